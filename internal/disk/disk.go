@@ -8,6 +8,7 @@ package disk
 
 import (
 	"io/fs"
+	"os"
 )
 
 // FS is the set of operations on names. Implementations are safe for concurrent use.
@@ -51,9 +52,9 @@ type File interface {
 	// mappings before the call, and the length. An error means that nothing is known about
 	// what is on the disk; a later Sync that returns nil does not change that.
 	Sync() error
-	// Fd is the descriptor, for calls that this interface does not have (mmap with other
-	// flags). It is valid until Close.
-	Fd() uintptr
+	// OSFile is the open file, for calls that this interface does not have (mmap with other
+	// flags). It is valid until Close, and its owner alone closes it.
+	OSFile() *os.File
 	// Close unmaps and closes. It does not sync.
 	Close() error
 }

@@ -46,6 +46,8 @@ type osFile struct {
 	mappings []mmap.MMap
 }
 
+func (f *osFile) OSFile() *os.File { return f.File }
+
 func (f *osFile) Size() (int64, error) {
 	fi, err := f.Stat()
 	if err != nil {

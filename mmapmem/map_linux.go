@@ -1,0 +1,35 @@
+package mmapmem
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// mapLive reserves length bytes of address space over the file. The mapping may be longer than
+// the file: the guest's bounds checks keep it within the memory's size, and the file is never
+// shorter than that. MAP_NORESERVE, which mmap-go has not, keeps a large private reservation
+// from being refused by the overcommit heuristic.
+func mapLive(f *os.File, length int, kind Kind) ([]byte, error) {
+	flags := unix.MAP_SHARED
+	if kind == Private {
+		flags = unix.MAP_PRIVATE | unix.MAP_NORESERVE
+	}
+	return unix.Mmap(int(f.Fd()), 0, length, unix.PROT_READ|unix.PROT_WRITE, flags)
+}
+
+func mapBase(f *os.File, length int) ([]byte, error) {
+	return unix.Mmap(int(f.Fd()), 0, length, unix.PROT_READ, unix.MAP_SHARED)
+}
+
+func unmap(b []byte) error { return unix.Munmap(b) }
+
+// dropRange makes live show the file again. base is the same range of the file.
+func dropRange(live, base []byte) error {
+	if unix.Madvise(live, unix.MADV_DONTNEED) == nil {
+		return nil
+	}
+	// A mapping locked in memory (mlockall) refuses; the bytes are what counts.
+	copy(live, base)
+	return nil
+}

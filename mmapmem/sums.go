@@ -1,0 +1,120 @@
+package mmapmem
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/mmrun/mmrun/internal/disk"
+)
+
+// Sums is the file of page checksums that lies beside a memory file.
+//
+//	offset 4*i   uint32, little endian: CRC-32C of page i, exclusive or that of a page of zeros
+//
+// A page of zeros so has the sum 0: a hole in the memory file is a hole here, and pages past the
+// end of this file are zeros. The file has no header, because every one of its bytes is checked
+// against the memory.
+//
+// Sums are as of the last checkpoint. A crash in the middle of one leaves pages and sums of both
+// ages; each of those pages is named in the journal, whose replay writes page and sum anew.
+//
+// A Sums is not safe for concurrent use.
+type Sums struct {
+	file   disk.File
+	mapped []byte
+}
+
+const (
+	sumSize = 4
+	// sumsUnit is the step in which the file grows: the sums of 4 MiB of memory.
+	sumsUnit = 4096
+)
+
+var (
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+	zeroSum    = crc32.Checksum(make([]byte, PageSize), castagnoli)
+)
+
+func pageSum(page []byte) uint32 { return crc32.Checksum(page, castagnoli) ^ zeroSum }
+
+// NewSums uses f, which may be empty. The caller keeps it open and closes it.
+func NewSums(f disk.File) *Sums { return &Sums{file: f} }
+
+// Sync makes the sums durable.
+func (s *Sums) Sync() error { return s.file.Sync() }
+
+// set notes the sums of the pages in run, the first of which has the index first.
+func (s *Sums) set(first uint32, run []byte) error {
+	end := (int64(first) + int64(len(run)/PageSize)) * sumSize
+	if int64(len(s.mapped)) < end {
+		if err := s.grow(end); err != nil {
+			return err
+		}
+	}
+	for at := int(first) * sumSize; len(run) > 0; at += sumSize {
+		binary.LittleEndian.PutUint32(s.mapped[at:], pageSum(run[:PageSize]))
+		run = run[PageSize:]
+	}
+	return nil
+}
+
+// grow maps at least end bytes, reserving their blocks first: a store to a hole on a full disk
+// would be a SIGBUS.
+func (s *Sums) grow(end int64) error {
+	end = (end + sumsUnit - 1) / sumsUnit * sumsUnit
+	size, err := s.file.Size()
+	if err != nil {
+		return err
+	}
+	size = max(end, size/sumsUnit*sumsUnit)
+	if err := s.file.Allocate(0, size); err != nil {
+		return err
+	}
+	if s.mapped != nil {
+		if err := s.file.Unmap(s.mapped); err != nil {
+			return err
+		}
+		s.mapped = nil
+	}
+	s.mapped, err = s.file.Map(size)
+	return err
+}
+
+// ErrSum is what Verify's errors wrap: a page does not have the checksum noted for it.
+var ErrSum = errors.New("page checksum mismatch")
+
+// Verify reads the memory file of size bytes and its sums and calls bad for each page whose
+// bytes do not have the sum noted. It works on plain readers, so that a state can be checked
+// without being opened. An error is one of reading.
+func Verify(memory, sums io.ReaderAt, size uint64, bad func(page uint32)) error {
+	const batch = 256 // pages
+	pages := make([]byte, batch*PageSize)
+	noted := make([]byte, batch*sumSize)
+	for first := uint64(0); first*PageSize < size; first += batch {
+		n := min(batch, size/PageSize-first)
+		if err := readZeroPadded(memory, pages[:n*PageSize], int64(first*PageSize)); err != nil {
+			return fmt.Errorf("memory: %w", err)
+		}
+		if err := readZeroPadded(sums, noted[:n*sumSize], int64(first*sumSize)); err != nil {
+			return fmt.Errorf("page sums: %w", err)
+		}
+		for i := range n {
+			if pageSum(pages[i*PageSize:(i+1)*PageSize]) != binary.LittleEndian.Uint32(noted[i*sumSize:]) {
+				bad(uint32(first + i))
+			}
+		}
+	}
+	return nil
+}
+
+func readZeroPadded(r io.ReaderAt, p []byte, offset int64) error {
+	n, err := r.ReadAt(p, offset)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	clear(p[n:])
+	return nil
+}

@@ -1,0 +1,56 @@
+package mmapmem
+
+// A tracker finds the pages of a Private memory that are private. It may name pages that are
+// not; it must never miss one.
+//
+// There are three, and [Open] takes the first that works:
+//
+//	pagemap-scan  the ioctl PAGEMAP_SCAN on /proc/self/pagemap, Linux 6.7 or newer
+//	pagemap       bit 61 of the entries of /proc/self/pagemap, older Linux
+//	compare       the whole memory against the file; works on any operating system, at a cost
+//	              that is linear in the memory
+//
+// None needs a privilege.
+type tracker interface {
+	name() string
+	// counter is a number that moves whenever a page may have become private, or a negative
+	// one if there is no such thing.
+	counter() int64
+	// private calls fn for runs of private pages, by page index, in ascending order.
+	private(fn func(first, end uint32)) error
+	close() error
+}
+
+// forceTracker, if not empty, is the only tracker that newTracker may choose. For tests.
+var forceTracker string
+
+func newTracker(m *Memory) tracker {
+	for _, open := range trackers {
+		t, err := open(m)
+		if err != nil {
+			continue
+		}
+		if forceTracker == "" || forceTracker == t.name() {
+			return t
+		}
+		_ = t.close()
+	}
+	return &compareTracker{m}
+}
+
+// compareTracker compares the whole memory with the file.
+type compareTracker struct{ m *Memory }
+
+func (t *compareTracker) name() string   { return "compare" }
+func (t *compareTracker) counter() int64 { return -1 }
+func (t *compareTracker) close() error   { return nil }
+
+func (t *compareTracker) private(fn func(first, end uint32)) error {
+	n := uint32(t.m.size / PageSize)
+	for p := range n {
+		if *t.m.page(p) != *t.m.basePage(p) {
+			fn(p, p+1)
+		}
+	}
+	return nil
+}

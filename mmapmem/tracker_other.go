@@ -1,0 +1,5 @@
+//go:build !linux
+
+package mmapmem
+
+var trackers []func(*Memory) (tracker, error)
