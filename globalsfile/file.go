@@ -1,0 +1,282 @@
+package globalsfile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+
+	"github.com/mmrun/mmrun/internal/disk"
+)
+
+// File is an open and mapped globals file. Its methods are not safe for concurrent use: the caller
+// lets one goroutine in at a time. Only [File.BeginEvent], [File.EndEvent] and [File.Event] are
+// atomic among themselves. Two processes must not have a file open at once; the caller holds a lock.
+//
+// An error of a sync, or of a growth that got stuck half way, stays: whatever is tried afterwards
+// returns the same error, because nothing is known about what the disk holds. Close the file and
+// open it anew.
+type File struct {
+	fs      disk.FS
+	path    string
+	file    disk.File
+	mapping []byte
+	word    *uint64 // the event word in mapping, or a dummy after Close
+
+	header     headerCopy
+	headerCopy int // the copy that counts, the other one is written first
+
+	write uint64  // number of the last slot write; its slot is write&1
+	tails [2]tail // what each slot holds
+	tail  uint64  // highest tail version in use
+
+	err error // sticky, see above
+}
+
+// Create makes the file at path, whole or not at all, durably, and opens it. Both slots get s, so
+// that damage to either one loses nothing. A path that exists is an error that wraps fs.ErrExist.
+func Create(fsys disk.FS, path string, h Header, s *State) (*File, error) {
+	if err := h.check(); err != nil {
+		return nil, fmt.Errorf("globals file %s: %w", path, err)
+	}
+	switch f, err := fsys.OpenFile(path, os.O_RDONLY, 0); {
+	case err == nil:
+		f.Close()
+		return nil, fmt.Errorf("globals file %s: %w", path, fs.ErrExist)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	length := headLength(len(s.Globals)) + s.tailLength()
+	capacity, err := capacityFor(length)
+	if err != nil {
+		return nil, fmt.Errorf("globals file %s: %w", path, err)
+	}
+	slots := [2][]byte{make([]byte, length), make([]byte, length)}
+	for i, slot := range slots {
+		t := storeTail(slot, s, 0)
+		encodeHead(slot, uint64(i), s.Seq, s.MemoryPages, s.Globals, t)
+	}
+	header := headerCopy{Header: h, generation: 1, capacity: capacity}
+	if err := writeBeside(fsys, path, header, s.Seq<<1, slots); err != nil {
+		return nil, err
+	}
+	if err := replace(fsys, path); err != nil {
+		return nil, err
+	}
+	return Open(fsys, path)
+}
+
+// Open maps the file at path. It fails with an error that wraps ErrCorrupt when no state is left,
+// ErrVersion when the file is of another format, or that of the file system. One damaged header copy
+// or slot is no error; [File.Report] tells. What was found is durable when Open returns.
+func Open(fsys disk.FS, path string) (*File, error) {
+	file, err := fsys.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := &File{fs: fsys, path: path, file: file}
+	if err := f.open(); err != nil {
+		file.Close()
+		return nil, err
+	}
+	// A growth that was cut off may have left its file. It would be overwritten by the next one,
+	// so a failure to remove it is of no consequence.
+	_ = fsys.Remove(besidePath(path))
+	return f, nil
+}
+
+func (f *File) open() error {
+	size, err := f.file.Size()
+	if err != nil {
+		return err
+	}
+	in, err := inspect(f.file, size)
+	if err != nil {
+		return fmt.Errorf("globals file %s: %w", f.path, err)
+	}
+	// The blocks exist unless the file was copied by a program that makes holes. A store to a hole
+	// on a full disk would kill the process.
+	if err := f.file.Allocate(0, size); err != nil {
+		return err
+	}
+	// What a killed process left valid may be in the page cache only. The first write overwrites
+	// the other copy: without this sync, a power cut could then take both.
+	if err := f.file.Sync(); err != nil {
+		return err
+	}
+	if f.mapping, err = f.file.Map(size); err != nil {
+		return err
+	}
+	f.word = eventWord(f.mapping)
+	f.header, f.headerCopy = in.header, in.headerCopy
+	newest := in.slots[in.Newest]
+	f.write = newest.write
+	f.tails[in.Newest] = newest.tail
+	f.tail = 1
+	f.tails[in.Newest].version = f.tail
+	return nil
+}
+
+// Close unmaps and closes without a sync. Later calls return an error that wraps os.ErrClosed.
+func (f *File) Close() error {
+	if errors.Is(f.err, os.ErrClosed) {
+		return f.err
+	}
+	f.err = fmt.Errorf("globals file %s: %w", f.path, os.ErrClosed)
+	return f.release()
+}
+
+// release gives up mapping and file. The event word becomes a dummy, so that a call which comes too
+// late stores to no unmapped address.
+func (f *File) release() error {
+	f.word = new(uint64)
+	f.mapping = nil
+	if f.file == nil {
+		return nil
+	}
+	err := f.file.Close()
+	f.file = nil
+	return err
+}
+
+// Header is the header as of Open or the last SetHeader that succeeded.
+func (f *File) Header() Header { return f.header.Header }
+
+// SetHeader replaces the header. It is durable on return; when power fails before, the old or the
+// new one is found. It costs two syncs of this file, which take the slots and the event word along.
+func (f *File) SetHeader(h Header) error {
+	if f.err != nil {
+		return f.err
+	}
+	if err := h.check(); err != nil {
+		return fmt.Errorf("globals file %s: %w", f.path, err)
+	}
+	next := f.header
+	next.Header = h
+	next.generation++
+	first := 1 - f.headerCopy
+	next.encode(f.mapping[headersOffset+first*pageSize:])
+	// The copy that counts is overwritten only when the new one is on the disk: a power cut could
+	// tear both otherwise.
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	next.encode(f.mapping[headersOffset+f.headerCopy*pageSize:])
+	// Without this sync the copies on the disk would differ, and damage to the new one would
+	// bring back an old Clean flag.
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	f.header, f.headerCopy = next, first
+	return nil
+}
+
+// SetClean is SetHeader with another Clean flag and the id of the present boot.
+func (f *File) SetClean(clean bool, boot [16]byte) error {
+	h := f.header.Header
+	h.Clean, h.BootID = clean, boot
+	return f.SetHeader(h)
+}
+
+// Read returns a copy of the newest state.
+func (f *File) Read() (*State, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	i := int(f.write & 1)
+	c, err := decodeSlot(f.slot(i), i)
+	if err != nil {
+		return nil, fmt.Errorf("globals file %s: slot %d: %w: %w", f.path, i, ErrCorrupt, err)
+	}
+	return &c.state, nil
+}
+
+// Report validates the file as it is now.
+func (f *File) Report() (Report, error) {
+	if f.err != nil {
+		return Report{Newest: -1}, f.err
+	}
+	in, err := inspect(bytes.NewReader(f.mapping), int64(len(f.mapping)))
+	if err != nil {
+		return in.Report, fmt.Errorf("globals file %s: %w", f.path, err)
+	}
+	return in.Report, nil
+}
+
+// slot is the whole capacity of slot i.
+func (f *File) slot(i int) []byte {
+	from := slotsOffset + i*int(f.header.capacity)
+	to := from + int(f.header.capacity)
+	return f.mapping[from:to:to]
+}
+
+// WriteSlot makes s the newest state, without a sync: it survives the process from here on. It does
+// not allocate unless the state has outgrown the slot: then the file is made larger, with syncs, and
+// an error (a full disk) leaves it as it was.
+func (f *File) WriteSlot(s *State) error {
+	if f.err != nil {
+		return f.err
+	}
+	head := headLength(len(s.Globals))
+	if need := head + s.tailLength(); int64(need) > f.header.capacity {
+		if err := f.grow(need); err != nil {
+			return err
+		}
+	}
+	f.tail++
+	write := f.write + 1
+	i := int(write & 1)
+	slot := f.slot(i)
+	f.tails[i] = storeTail(slot, s, f.tail)
+	encodeHead(slot, write, s.Seq, s.MemoryPages, s.Globals, f.tails[i])
+	f.write = write
+	return nil
+}
+
+// WriteGlobals is WriteSlot for a state whose tables, dropped flags and metadata are those of the
+// newest one. What it costs does not depend on how large these are (BenchmarkEvent), except for the
+// first call after a WriteSlot, which copies them to the other slot.
+func (f *File) WriteGlobals(seq uint64, memoryPages uint32, globals []Value) error {
+	if f.err != nil {
+		return f.err
+	}
+	t := f.tails[f.write&1]
+	from := t.offset
+	t.offset = headLength(len(globals))
+	if need := t.offset + t.length; int64(need) > f.header.capacity {
+		if err := f.grow(need); err != nil {
+			return err
+		}
+	}
+	write := f.write + 1
+	i := int(write & 1)
+	slot := f.slot(i)
+	if f.tails[i] != t {
+		copy(slot[t.offset:t.offset+t.length], f.slot(1 - i)[from:])
+		f.tails[i] = t
+	}
+	encodeHead(slot, write, seq, memoryPages, globals, t)
+	f.write = write
+	return nil
+}
+
+// storeTail stores the tail of s where it belongs in a slot.
+func storeTail(slot []byte, s *State, version uint64) tail {
+	t := tail{version: version, offset: headLength(len(s.Globals))}
+	t.length = encodeTail(slot[t.offset:], s)
+	t.crc = crc32.Checksum(slot[t.offset:t.offset+t.length], castagnoli)
+	return t
+}
+
+// Sync makes everything written so far durable. After an error the file is of no more use, see [File].
+func (f *File) Sync() error {
+	if f.err != nil {
+		return f.err
+	}
+	if err := f.file.Sync(); err != nil {
+		f.err = fmt.Errorf("globals file %s: a sync failed, what the disk holds is unknown: %w", f.path, err)
+	}
+	return f.err
+}

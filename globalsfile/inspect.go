@@ -1,0 +1,175 @@
+package globalsfile
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/mmrun/mmrun/internal/disk"
+)
+
+var (
+	// ErrCorrupt: the file is not one of this package, or so damaged that no state is left.
+	ErrCorrupt = errors.New("damaged")
+	// ErrVersion: the file is whole but was written in a format that this program does not know.
+	ErrVersion = errors.New("unknown format")
+	// ErrTorn: continuous mode; the file is whole, but the linear memory and the globals may
+	// belong to different instants.
+	ErrTorn = errors.New("torn")
+)
+
+// Report is what there is to say about a file besides its state. As long as the header can be
+// read it is filled as far as possible, also when there is an error.
+type Report struct {
+	Header       Header
+	Size         int64    // of the file, in bytes
+	SlotCapacity int64    // bytes
+	HeaderErrs   [2]error // what is wrong with each copy of the header, nil if nothing
+	Slots        [2]SlotReport
+	Newest       int // index in Slots of the one that counts, -1 if neither is valid
+	EventSeq     uint64
+	InEvent      bool
+}
+
+// SlotReport is about one slot. Err says what is wrong with it, the other fields are 0 then. The
+// slot that does not count is damaged when its write was cut off, and that loses nothing.
+type SlotReport struct {
+	Write  uint64 // number of the write that filled it; the higher one counts
+	Seq    uint64
+	Length int // bytes in use
+	Err    error
+}
+
+// Check says whether the state goes with the linear memory beside it, given the id of the present
+// boot of the machine. The error wraps ErrTorn, or ErrCorrupt when a state that had been written is
+// not there any more.
+//
+// It relies on the protocol in the package's documentation: in continuous mode, memory is written
+// only between BeginEvent and EndEvent, and never while the header on the disk says clean.
+func (r Report) Check(boot [16]byte) error {
+	if r.Newest < 0 {
+		return fmt.Errorf("no slot is valid: %w", ErrCorrupt)
+	}
+	if r.Header.Mode == Continuous {
+		switch sameBoot := r.Header.BootID == boot; {
+		case sameBoot && r.InEvent:
+			return fmt.Errorf("the process died inside event %d: %w", r.EventSeq, ErrTorn)
+		case !sameBoot && !r.Header.Clean:
+			return fmt.Errorf("the machine went down after stores that had not been flushed: %w", ErrTorn)
+		case r.InEvent: // clean, which an event never is
+			return fmt.Errorf("the header says clean, the event word says inside event %d: %w", r.EventSeq, ErrTorn)
+		}
+	}
+	// The word is stored after the slot, so it is never ahead unless a slot that was once
+	// complete has been damaged and the older one stands in for it.
+	if seq := r.Slots[r.Newest].Seq; seq < r.EventSeq {
+		return fmt.Errorf("the state of event %d is lost, slot %d is damaged (%v) and slot %d has event %d: %w",
+			r.EventSeq, 1-r.Newest, r.Slots[1-r.Newest].Err, r.Newest, seq, ErrCorrupt)
+	}
+	return nil
+}
+
+// Inspect reads the file at path without mapping, locking or changing it; permission to read is
+// enough. If another process is writing the file, a slot may be seen half written; the report then
+// calls it damaged and the other one counts. Errors are those of [Open].
+func Inspect(path string) (*State, Report, error) {
+	f, err := disk.OS.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, Report{Newest: -1}, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, Report{Newest: -1}, err
+	}
+	in, err := inspect(f, size)
+	if err != nil {
+		return nil, in.Report, fmt.Errorf("globals file %s: %w", path, err)
+	}
+	return &in.slots[in.Newest].state, in.Report, nil
+}
+
+// inspection is what Open needs to go on from.
+type inspection struct {
+	Report
+	header     headerCopy
+	headerCopy int // the copy that counts
+	slots      [2]*slotContent
+}
+
+// inspect reads and validates everything. It is the only reader of a file that is not yet trusted.
+func inspect(r io.ReaderAt, size int64) (inspection, error) {
+	in := inspection{Report: Report{Size: size, Newest: -1}}
+	if size < fileSize(minCapacity) {
+		return in, fmt.Errorf("%w: %d bytes long, the shortest has %d", ErrCorrupt, size, fileSize(minCapacity))
+	}
+	front := make([]byte, slotsOffset)
+	if err := readFull(r, front, 0); err != nil {
+		return in, err
+	}
+	if err := in.readHeader(front); err != nil {
+		return in, err
+	}
+	in.EventSeq, in.InEvent = splitEvent(binary.LittleEndian.Uint64(front[eventOffset:]))
+	if want := fileSize(in.header.capacity); size != want {
+		return in, fmt.Errorf("%w: %d bytes long, the header says %d", ErrCorrupt, size, want)
+	}
+	slot := make([]byte, in.header.capacity)
+	for i := range in.slots {
+		if err := readFull(r, slot, slotsOffset+int64(i)*in.header.capacity); err != nil {
+			return in, err
+		}
+		c, err := decodeSlot(slot, i)
+		if err != nil {
+			in.Slots[i].Err = err
+			continue
+		}
+		in.slots[i] = c
+		in.Slots[i] = SlotReport{Write: c.write, Seq: c.state.Seq, Length: c.tail.offset + c.tail.length}
+		if in.Newest < 0 || c.write > in.slots[in.Newest].write {
+			in.Newest = i
+		}
+	}
+	if in.Newest < 0 {
+		return in, fmt.Errorf("%w: both slots are damaged: slot 0: %w; slot 1: %w", ErrCorrupt, in.Slots[0].Err, in.Slots[1].Err)
+	}
+	return in, nil
+}
+
+func (in *inspection) readHeader(front []byte) error {
+	found := false
+	for i := range in.HeaderErrs {
+		h, err := decodeHeader(front[headersOffset+i*pageSize:])
+		in.HeaderErrs[i] = err
+		if err == nil && (!found || h.generation > in.header.generation) {
+			in.header, in.headerCopy, found = h, i, true
+		}
+	}
+	for _, err := range in.HeaderErrs {
+		// A whole copy of another format beside a copy of this one: a program of that format
+		// was about to convert the file. Its slots are not ours to read.
+		if errors.Is(err, ErrVersion) {
+			return err
+		}
+	}
+	if !found {
+		return fmt.Errorf("%w: both copies of the header are damaged: copy 0: %w; copy 1: %w", ErrCorrupt, in.HeaderErrs[0], in.HeaderErrs[1])
+	}
+	in.Header = in.header.Header
+	in.SlotCapacity = in.header.capacity
+	return nil
+}
+
+// readFull reads len(p) bytes. A file that ends before, though its size said otherwise, is damaged.
+func readFull(r io.ReaderAt, p []byte, offset int64) error {
+	n, err := r.ReadAt(p, offset)
+	switch {
+	case n == len(p):
+		return nil
+	case err == nil || errors.Is(err, io.EOF):
+		return fmt.Errorf("%w: ends at offset %d", ErrCorrupt, offset+int64(n))
+	}
+	return err
+}
