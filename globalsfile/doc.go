@@ -5,7 +5,7 @@
 //	offset  bytes
 //	     0   4096  header, copy 0      (header.go)
 //	  4096   4096  header, copy 1
-//	  8192   4096  event word, 8 bytes (event.go)
+//	  8192   4096  event page (event.go)
 //	 12288      C  slot 0              (slot.go)
 //	12288+C     C  slot 1
 //
@@ -31,9 +31,11 @@
 // open whether memory and globals belong together. The protocol:
 //
 //	event:  if the header says clean: SetClean(false, boot)
-//	        BeginEvent(n); the guest runs; WriteSlot or WriteGlobals with Seq n; EndEvent(n)
+//	        BeginEvent(n); the guest runs; WriteSlot or WriteGlobals with Seq n; EndEvent(n).
+//	        If nothing changed that a slot holds, the write may be left out: Event then has the
+//	        number of the last event, and the slot a lower one
 //	flush:  sync the memory file; WriteSlot; Sync; SetClean(true, boot)
 //
 // [Report.Check] is the other end of it. On the same boot of the machine the page cache has survived
-// and the event word decides. After another boot only a clean state can be trusted.
+// and the event page decides. After another boot only a clean state can be trusted.
 package globalsfile

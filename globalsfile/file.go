@@ -2,6 +2,7 @@ package globalsfile
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -12,8 +13,8 @@ import (
 )
 
 // File is an open and mapped globals file. Its methods are not safe for concurrent use: the caller
-// lets one goroutine in at a time. Only [File.BeginEvent], [File.EndEvent] and [File.Event] are
-// atomic among themselves. Two processes must not have a file open at once; the caller holds a lock.
+// lets one goroutine in at a time. Two processes must not have a file open at once; the caller holds
+// a lock.
 //
 // An error of a sync, or of a growth that got stuck half way, stays: whatever is tried afterwards
 // returns the same error, because nothing is known about what the disk holds. Close the file and
@@ -23,7 +24,7 @@ type File struct {
 	path    string
 	file    disk.File
 	mapping []byte
-	word    *uint64 // the event word in mapping, or a dummy after Close
+	event   *eventPage // in mapping, or a dummy after Close
 
 	header     headerCopy
 	headerCopy int // the copy that counts, the other one is written first
@@ -59,7 +60,8 @@ func Create(fsys disk.FS, path string, h Header, s *State) (*File, error) {
 		encodeHead(slot, uint64(i), s.Seq, s.MemoryPages, s.Globals, t)
 	}
 	header := headerCopy{Header: h, generation: 1, capacity: capacity}
-	if err := writeBeside(fsys, path, header, s.Seq<<1, slots); err != nil {
+	event := binary.LittleEndian.AppendUint64(nil, s.Seq<<1)
+	if err := writeBeside(fsys, path, header, event, slots); err != nil {
 		return nil, err
 	}
 	if err := replace(fsys, path); err != nil {
@@ -109,7 +111,7 @@ func (f *File) open() error {
 	if f.mapping, err = f.file.Map(size); err != nil {
 		return err
 	}
-	f.word = eventWord(f.mapping)
+	f.event = (*eventPage)(f.mapping[eventOffset:])
 	f.header, f.headerCopy = in.header, in.headerCopy
 	newest := in.slots[in.Newest]
 	f.write = newest.write
@@ -128,10 +130,10 @@ func (f *File) Close() error {
 	return f.release()
 }
 
-// release gives up mapping and file. The event word becomes a dummy, so that a call which comes too
-// late stores to no unmapped address.
+// release gives up mapping and file. The event page becomes a dummy, so that a BeginEvent which
+// comes too late stores to no unmapped address.
 func (f *File) release() error {
-	f.word = new(uint64)
+	f.event = new(eventPage)
 	f.mapping = nil
 	if f.file == nil {
 		return nil
@@ -145,7 +147,7 @@ func (f *File) release() error {
 func (f *File) Header() Header { return f.header.Header }
 
 // SetHeader replaces the header. It is durable on return; when power fails before, the old or the
-// new one is found. It costs two syncs of this file, which take the slots and the event word along.
+// new one is found. It costs two syncs of this file, which take the slots and the event page along.
 func (f *File) SetHeader(h Header) error {
 	if f.err != nil {
 		return f.err
@@ -277,6 +279,9 @@ func (f *File) Sync() error {
 	}
 	if err := f.file.Sync(); err != nil {
 		f.err = fmt.Errorf("globals file %s: a sync failed, what the disk holds is unknown: %w", f.path, err)
+		return f.err
 	}
-	return f.err
+	// After the sync, not before: on the disk the mark must never be ahead of the slot.
+	f.markWrite()
+	return nil
 }

@@ -1,7 +1,6 @@
 package globalsfile
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -14,7 +13,7 @@ import (
 func besidePath(path string) string { return path + ".new" }
 
 // grow gives each slot room for need bytes and changes nothing else: the same header, the same event
-// word, the same two slots, in a new file that takes the name of the old one. Whoever opens the
+// page, the same two slots, in a new file that takes the name of the old one. Whoever opens the
 // file after a crash at any step finds the same content in the small or in the large file.
 func (f *File) grow(need int) error {
 	capacity, err := capacityFor(need)
@@ -23,7 +22,7 @@ func (f *File) grow(need int) error {
 	}
 	header := f.header
 	header.capacity = capacity
-	if err := writeBeside(f.fs, f.path, header, f.loadEvent(), [2][]byte{f.slot(0), f.slot(1)}); err != nil {
+	if err := writeBeside(f.fs, f.path, header, f.event[:], [2][]byte{f.slot(0), f.slot(1)}); err != nil {
 		return err // the old file is as good as before
 	}
 	// Windows renames over no file that is open. From here on there is no way back: an error stays.
@@ -45,18 +44,18 @@ func (f *File) grow(need int) error {
 		return stuck(err)
 	}
 	f.header = header
-	f.word = eventWord(f.mapping)
+	f.event = (*eventPage)(f.mapping[eventOffset:])
 	return nil
 }
 
 // writeBeside builds a file beside path, durable but for its name. Both copies of the header are
 // equal. When it fails it leaves nothing.
-func writeBeside(fsys disk.FS, path string, h headerCopy, event uint64, slots [2][]byte) (err error) {
+func writeBeside(fsys disk.FS, path string, h headerCopy, event []byte, slots [2][]byte) (err error) {
 	front := make([]byte, slotsOffset)
 	for i := range 2 {
 		h.encode(front[headersOffset+i*pageSize:])
 	}
-	binary.LittleEndian.PutUint64(front[eventOffset:], event)
+	copy(front[eventOffset:], event)
 
 	f, err := fsys.OpenFile(besidePath(path), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {

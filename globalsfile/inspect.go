@@ -1,7 +1,6 @@
 package globalsfile
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -28,9 +27,10 @@ type Report struct {
 	SlotCapacity int64    // bytes
 	HeaderErrs   [2]error // what is wrong with each copy of the header, nil if nothing
 	Slots        [2]SlotReport
-	Newest       int // index in Slots of the one that counts, -1 if neither is valid
-	EventSeq     uint64
+	Newest       int    // index in Slots of the one that counts, -1 if neither is valid
+	EventSeq     uint64 // see [File.Event]
 	InEvent      bool
+	Mark         uint64 // number of the last slot write that is known to have been complete
 }
 
 // SlotReport is about one slot. Err says what is wrong with it, the other fields are 0 then. The
@@ -42,18 +42,27 @@ type SlotReport struct {
 	Err    error
 }
 
+func (s SlotReport) String() string {
+	if s.Err != nil {
+		return s.Err.Error()
+	}
+	return fmt.Sprintf("write %d, seq %d", s.Write, s.Seq)
+}
+
 // Check says whether the state goes with the linear memory beside it, given the id of the present
 // boot of the machine. The error wraps ErrTorn, or ErrCorrupt when a state that had been written is
 // not there any more.
 //
 // It relies on the protocol in the package's documentation: in continuous mode, memory is written
-// only between BeginEvent and EndEvent, and never while the header on the disk says clean.
+// only between BeginEvent and EndEvent, and never while the header on the disk says clean. A boot id
+// of zeros is that of an unknown boot, which is never the present one.
 func (r Report) Check(boot [16]byte) error {
 	if r.Newest < 0 {
 		return fmt.Errorf("no slot is valid: %w", ErrCorrupt)
 	}
 	if r.Header.Mode == Continuous {
-		switch sameBoot := r.Header.BootID == boot; {
+		sameBoot := r.Header.BootID == boot && boot != [16]byte{}
+		switch {
 		case sameBoot && r.InEvent:
 			return fmt.Errorf("the process died inside event %d: %w", r.EventSeq, ErrTorn)
 		case !sameBoot && !r.Header.Clean:
@@ -62,11 +71,11 @@ func (r Report) Check(boot [16]byte) error {
 			return fmt.Errorf("the header says clean, the event word says inside event %d: %w", r.EventSeq, ErrTorn)
 		}
 	}
-	// The word is stored after the slot, so it is never ahead unless a slot that was once
+	// The mark is stored after the slot, so it is never ahead unless a slot that was once
 	// complete has been damaged and the older one stands in for it.
-	if seq := r.Slots[r.Newest].Seq; seq < r.EventSeq {
-		return fmt.Errorf("the state of event %d is lost, slot %d is damaged (%v) and slot %d has event %d: %w",
-			r.EventSeq, 1-r.Newest, r.Slots[1-r.Newest].Err, r.Newest, seq, ErrCorrupt)
+	if found := r.Slots[r.Newest]; found.Write < r.Mark {
+		return fmt.Errorf("write %d had been completed, the newest to be found is write %d (slot 0: %s; slot 1: %s): %w",
+			r.Mark, found.Write, r.Slots[0], r.Slots[1], ErrCorrupt)
 	}
 	return nil
 }
@@ -112,7 +121,7 @@ func inspect(r io.ReaderAt, size int64) (inspection, error) {
 	if err := in.readHeader(front); err != nil {
 		return in, err
 	}
-	in.EventSeq, in.InEvent = splitEvent(binary.LittleEndian.Uint64(front[eventOffset:]))
+	in.EventSeq, in.InEvent, in.Mark = decodeEvent(front[eventOffset:])
 	if want := fileSize(in.header.capacity); size != want {
 		return in, fmt.Errorf("%w: %d bytes long, the header says %d", ErrCorrupt, size, want)
 	}
