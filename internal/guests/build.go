@@ -30,7 +30,7 @@ func Go(tb testing.TB, name string) []byte {
 		return bytes.Clone(wasm)
 	}
 	if _, err := exec.LookPath("go"); err != nil {
-		tb.Skipf("guest %s is built by the test and needs the go command (Debian package golang-go): %v", name, err)
+		tb.Skipf("guest %s is built by the test and needs the go command (https://go.dev/dl): %v", name, err)
 	}
 	wasm, err := build(filepath.Join(testdata(tb), name))
 	if err != nil {
