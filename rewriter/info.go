@@ -1,0 +1,170 @@
+package rewriter
+
+import "fmt"
+
+// Info is what a host needs to know of a rewritten module to keep and resume its state. Names are names of exports
+// of the rewritten module. An empty name means that there is no such export.
+type Info struct {
+	// Memory is nil if the module has no memory.
+	Memory *Memory `json:"memory,omitempty"`
+
+	// Globals holds each mutable global of the module, by ascending index.
+	Globals []Global `json:"globals,omitempty"`
+
+	// Tables holds each table that the module's code can change, by ascending index. All other tables are the same
+	// after each instantiation.
+	Tables []Table `json:"tables,omitempty"`
+
+	// TablesChanged names a mutable i32 global that is not 0 if any of Tables may have changed since the host last
+	// set it to 0. Empty if Tables is.
+	TablesChanged string `json:"tablesChanged,omitempty"`
+
+	// Func names a function (i32) -> (funcref) that gives the reference to the function with that index, from 0 to
+	// FuncCount-1. There if a table or a global of the state holds function references: they are kept as
+	// function indices, and comparing a raw reference with these tells the index.
+	Func string `json:"func,omitempty"`
+
+	// FuncCount is the number of functions of the module before the rewrite, imported ones first. 0 if Func is empty.
+	FuncCount uint32 `json:"funcCount,omitempty"`
+
+	// Segments holds each data and element segment for which it makes a difference to the code whether it has been
+	// dropped, and whose being dropped does not follow from instantiation.
+	Segments []Segment `json:"segments,omitempty"`
+
+	// Init names a function () -> () that writes the active data segments. On the first run it is called right after
+	// instantiation. It traps where instantiation would have trapped.
+	Init string `json:"init,omitempty"`
+
+	// Start names the start function, () -> (). On the first run it is called after Init.
+	Start string `json:"start,omitempty"`
+
+	// Initialize says that the module exports a function _initialize of type () -> (). On the first run it is called
+	// after Start.
+	Initialize bool `json:"initialize,omitempty"`
+}
+
+// Memory is the limits of the module's only memory, in wasm pages of 64 KiB.
+type Memory struct {
+	Min    uint32 `json:"min"`
+	Max    uint32 `json:"max,omitempty"` // at most 65536; 0 if HasMax is false
+	HasMax bool   `json:"hasMax,omitempty"`
+}
+
+// Global is a mutable global that the module defines.
+type Global struct {
+	Index uint32  `json:"index"`
+	Type  ValType `json:"type"`
+
+	// Name is for people: from the name section, else the name under which the module itself exports it, else empty.
+	Name string `json:"name,omitempty"`
+
+	// Export is never empty: the module's own name for it, else mmrun:global:INDEX. It is enough to read and write
+	// I32, I64, F32 and F64. What a runtime gives for other types through an exported global depends on the runtime.
+	Export string `json:"export"`
+
+	// Getter is () -> (i64 low, i64 high) for V128, () -> (funcref) for FuncRef, else empty.
+	Getter string `json:"getter,omitempty"`
+
+	// Setter is (i64 low, i64 high) -> () for V128, (i32 function index) -> () for FuncRef, else empty. Function index
+	// -1 is null; it traps if the global's type has no null.
+	Setter string `json:"setter,omitempty"`
+
+	// IsNull is () -> (i32), 1 if the global is null, for ExternRef and ExnRef, else empty. A reference that is not null
+	// comes from the host and cannot be kept.
+	IsNull string `json:"isNull,omitempty"`
+}
+
+// Table is a table that the module defines and that its code can change.
+type Table struct {
+	Index  uint32  `json:"index"`
+	Type   ValType `json:"type"` // FuncRef, ExternRef or ExnRef
+	Min    uint32  `json:"min"`  // entries right after instantiation
+	Max    uint32  `json:"max,omitempty"`
+	HasMax bool    `json:"hasMax,omitempty"`
+
+	// Size is () -> (i32), the number of entries.
+	Size string `json:"size"`
+
+	// Grow is (i32 delta, i32 function index) -> (i32). The new entries get the reference to that function, null if it
+	// is -1. The result is the former size, or -1. The function index must be -1 unless Type is FuncRef.
+	Grow string `json:"grow"`
+
+	// Get is (i32 position) -> (funcref). Only for FuncRef.
+	Get string `json:"get,omitempty"`
+
+	// Set is (i32 position, i32 function index) -> (); function index -1 is null. Only for FuncRef.
+	Set string `json:"set,omitempty"`
+
+	// AllNull is () -> (i32), 1 if all entries are null. Only for ExternRef and ExnRef, which cannot be kept otherwise.
+	AllNull string `json:"allNull,omitempty"`
+}
+
+// Segment is a data or element segment.
+type Segment struct {
+	Kind  SegmentKind `json:"kind"`
+	Index uint32      `json:"index"`
+
+	// Dropped names a mutable i32 global: 1 if the segment has been dropped, else 0. Reading it is all a commit needs.
+	Dropped string `json:"dropped"`
+
+	// Drop is () -> (): it drops the segment and sets Dropped.
+	Drop string `json:"drop"`
+}
+
+// SegmentKind tells data segments from element segments.
+type SegmentKind byte
+
+const (
+	DataSegment SegmentKind = 1
+	ElemSegment SegmentKind = 2
+)
+
+func (k SegmentKind) String() string {
+	switch k {
+	case DataSegment:
+		return "data"
+	case ElemSegment:
+		return "elem"
+	}
+	return fmt.Sprintf("SegmentKind(%d)", byte(k))
+}
+
+// ValType is the type of a value, with the numbers of the binary format. References to functions of one signature
+// are FuncRef here.
+type ValType byte
+
+const (
+	I32       ValType = 0x7f
+	I64       ValType = 0x7e
+	F32       ValType = 0x7d
+	F64       ValType = 0x7c
+	V128      ValType = 0x7b
+	FuncRef   ValType = 0x70
+	ExternRef ValType = 0x6f
+	ExnRef    ValType = 0x69
+)
+
+// IsRef says whether t is a reference.
+func (t ValType) IsRef() bool { return t == FuncRef || t == ExternRef || t == ExnRef }
+
+func (t ValType) String() string {
+	switch t {
+	case I32:
+		return "i32"
+	case I64:
+		return "i64"
+	case F32:
+		return "f32"
+	case F64:
+		return "f64"
+	case V128:
+		return "v128"
+	case FuncRef:
+		return "funcref"
+	case ExternRef:
+		return "externref"
+	case ExnRef:
+		return "exnref"
+	}
+	return fmt.Sprintf("ValType(%#x)", byte(t))
+}
