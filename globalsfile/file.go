@@ -2,7 +2,6 @@ package globalsfile
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -60,8 +59,9 @@ func Create(fsys disk.FS, path string, h Header, s *State) (*File, error) {
 		encodeHead(slot, uint64(i), s.Seq, s.MemoryPages, s.Globals, t)
 	}
 	header := headerCopy{Header: h, generation: 1, capacity: capacity}
-	event := binary.LittleEndian.AppendUint64(nil, s.Seq<<1)
-	if err := writeBeside(fsys, path, header, event, slots); err != nil {
+	var event eventPage
+	putEvent(event[:], s.Seq<<1)
+	if err := writeBeside(fsys, path, header, event[:], slots); err != nil {
 		return nil, err
 	}
 	if err := replace(fsys, path); err != nil {

@@ -64,11 +64,11 @@ func (r Report) Check(boot [16]byte) error {
 		sameBoot := r.Header.BootID == boot && boot != [16]byte{}
 		switch {
 		case sameBoot && r.InEvent:
-			return fmt.Errorf("the process died inside event %d: %w", r.EventSeq, ErrTorn)
+			return fmt.Errorf("the process died inside event %d, or the event page is damaged: %w", r.EventSeq, ErrTorn)
 		case !sameBoot && !r.Header.Clean:
 			return fmt.Errorf("the machine went down after stores that had not been flushed: %w", ErrTorn)
 		case r.InEvent: // clean, which an event never is
-			return fmt.Errorf("the header says clean, the event word says inside event %d: %w", r.EventSeq, ErrTorn)
+			return fmt.Errorf("the header says clean, the event page says inside event %d: %w", r.EventSeq, ErrTorn)
 		}
 	}
 	// The mark is stored after the slot, so it is never ahead unless a slot that was once

@@ -1,0 +1,94 @@
+package globalsfile
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/mmrun/mmrun/internal/disk"
+)
+
+func benchFile(b testing.TB, s *State) *File {
+	f := must[*File](b)(Create(disk.OS, filepath.Join(b.TempDir(), "globals"), Header{Mode: Continuous}, s))
+	b.Cleanup(func() { f.Close() })
+	return f
+}
+
+func TestEventDoesNotAllocate(t *testing.T) {
+	s := stateA()
+	f := benchFile(t, s)
+	if n := testing.AllocsPerRun(1000, func() {
+		s.Seq++
+		f.BeginEvent(s.Seq)
+		if err := errors.Join(f.WriteSlot(s), f.WriteGlobals(s.Seq, 1, s.Globals)); err != nil {
+			t.Fatal(err)
+		}
+		f.EndEvent(s.Seq)
+	}); n != 0 {
+		t.Fatalf("%v allocations", n)
+	}
+}
+
+func BenchmarkEventWord(b *testing.B) {
+	f := benchFile(b, stateA())
+	seq := uint64(0)
+	for b.Loop() {
+		seq++
+		f.BeginEvent(seq)
+		f.EndEvent(seq)
+	}
+}
+
+// BenchmarkEvent is what a continuous event costs in the sidecar: the event word and the slot.
+func BenchmarkEvent(b *testing.B) {
+	small := State{Globals: make([]Value, 3)}
+	large := State{Globals: make([]Value, 3), Tables: [][]int32{make([]int32, 10_000)}, Dropped: make([]bool, 1000)}
+	for _, bc := range []struct {
+		name  string
+		s     State
+		whole bool
+	}{
+		{"3 globals/WriteGlobals", small, false},
+		{"3 globals/WriteSlot", small, true},
+		{"3 globals, 10000 table elements/WriteGlobals", large, false},
+		{"3 globals, 10000 table elements/WriteSlot", large, true},
+	} {
+		b.Run(bc.name, func(b *testing.B) {
+			s := bc.s
+			f := benchFile(b, &s)
+			b.ReportAllocs()
+			for b.Loop() {
+				s.Seq++
+				f.BeginEvent(s.Seq)
+				s.Globals[1].Lo = s.Seq
+				var err error
+				if bc.whole {
+					err = f.WriteSlot(&s)
+				} else {
+					err = f.WriteGlobals(s.Seq, s.MemoryPages, s.Globals)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+				f.EndEvent(s.Seq)
+			}
+		})
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "globals")
+	must[*File](b)(Create(disk.OS, path, Header{Mode: Atomic}, stateA())).Close()
+	for b.Loop() {
+		must[*File](b)(Open(disk.OS, path)).Close()
+	}
+}
+
+func BenchmarkSetClean(b *testing.B) {
+	f := benchFile(b, stateA())
+	for b.Loop() {
+		if err := f.SetClean(!f.Header().Clean, boot1); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

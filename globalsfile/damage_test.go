@@ -1,0 +1,259 @@
+package globalsfile
+
+import (
+	"bytes"
+	"errors"
+	"hash/crc32"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/mmrun/mmrun/internal/disk"
+)
+
+var boot1, boot2 = [16]byte{1}, [16]byte{2}
+
+func stateA() *State {
+	return &State{Seq: 10, MemoryPages: 1, Globals: []Value{{Type: 0x7f, Lo: 1}, {Type: 0x7e, Lo: 2}, {Type: 0x7b, Lo: 3, Hi: 4}},
+		Tables: [][]int32{{1, -1, 2}}, Dropped: []bool{true, false}, Meta: []byte("a")}
+}
+
+func stateB() *State {
+	return &State{Seq: 11, MemoryPages: 2, Globals: []Value{{Type: 0x7f, Lo: 10}, {Type: 0x7e, Lo: 20}, {Type: 0x7b, Lo: 30, Hi: 40}},
+		Tables: [][]int32{{3, -1, 2}}, Dropped: []bool{true, true}, Meta: []byte("b")}
+}
+
+// twoStates is a file at rest: A in one slot, the newer B in the other.
+func twoStates(t testing.TB, mode Mode) (*memFS, *File) {
+	m := newMemFS()
+	f := must[*File](t)(Create(m, "globals", Header{Mode: mode, BootID: boot1}, stateA()))
+	f.BeginEvent(11)
+	if err := f.WriteSlot(stateB()); err != nil {
+		t.Fatal(err)
+	}
+	f.EndEvent(11)
+	if err := errors.Join(f.Sync(), f.SetClean(true, boot1)); err != nil {
+		t.Fatal(err)
+	}
+	return m, f
+}
+
+// Any one bit: the file is refused, or it gives one of the two states that were written. And if
+// Check has nothing against it, that is the newest one, with the right header and event.
+func TestEveryBitFlipIsFoundOrHarmless(t *testing.T) {
+	for _, mode := range []Mode{Atomic, Continuous} {
+		m, f := twoStates(t, mode)
+		data := slices.Clone(m.names["globals"].data)
+		header := f.Header()
+		found, older := 0, 0
+		for bit := range 8 * len(data) {
+			data[bit/8] ^= 1 << (bit % 8)
+			in, err := inspect(bytes.NewReader(data), int64(len(data)))
+			switch {
+			case errors.Is(err, ErrCorrupt):
+				found++
+			case err != nil:
+				t.Fatalf("bit %d: %v", bit, err)
+			default:
+				got := in.slots[in.Newest].state
+				isB := equal(got, *stateB())
+				if !isB && !equal(got, *stateA()) {
+					t.Fatalf("bit %d: a state that nobody wrote: %+v", bit, got)
+				}
+				if in.Check(boot1) == nil || in.Check(boot2) == nil {
+					if !isB || in.Header != header || mode == Continuous && (in.EventSeq != 11 || in.InEvent) {
+						t.Fatalf("bit %d: Check passes an old state or a wrong header", bit)
+					}
+				} else {
+					older++
+				}
+			}
+			data[bit/8] ^= 1 << (bit % 8)
+		}
+		t.Logf("%s: %d bits flipped, %d refused, %d found by Check, the others harmless", mode, 8*len(data), found, older)
+	}
+}
+
+func TestEveryTruncationIsRefused(t *testing.T) {
+	m, _ := twoStates(t, Atomic)
+	data := m.names["globals"].data
+	path := filepath.Join(t.TempDir(), "globals")
+	if err := os.WriteFile(path, append(slices.Clone(data), 0), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for length := len(data) + 1; length >= 0; length-- {
+		if length == len(data) {
+			continue
+		}
+		if err := os.Truncate(path, int64(length)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(disk.OS, path); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("length %d: %v", length, err)
+		}
+		if fi := must[os.FileInfo](t)(os.Stat(path)); fi.Size() != int64(length) {
+			t.Fatalf("length %d: the file was changed", length)
+		}
+	}
+}
+
+// A file that no program here wrote, with checksums that fit.
+func TestOtherFormatsAreRefused(t *testing.T) {
+	for name, tc := range map[string]struct {
+		offset int
+		want   error
+	}{
+		"version": {8, ErrVersion}, "page size": {12, ErrVersion}, "feature flag": {32, ErrVersion},
+		"capacity": {24, ErrCorrupt}, "mode": {40, ErrCorrupt}, "clean": {44, ErrCorrupt},
+	} {
+		m, _ := twoStates(t, Atomic)
+		data := m.names["globals"].data
+		for i := range 2 {
+			data[i*pageSize+tc.offset] += 4
+			fixChecksum(data[i*pageSize:], headerCRC)
+		}
+		if _, err := Open(m, "globals"); !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func fixChecksum(b []byte, at int) {
+	c := crc32.Checksum(b[:at], castagnoli)
+	b[at], b[at+1], b[at+2], b[at+3] = byte(c), byte(c>>8), byte(c>>16), byte(c>>24)
+}
+
+// A process killed within WriteSlot leaves a prefix of its stores. Random subsets of them are
+// what a power cut could leave; they are held to the same.
+func TestTornSlotGivesTheOlderState(t *testing.T) {
+	for name, write := range map[string]func(f *File) error{
+		"WriteSlot":    func(f *File) error { return f.WriteSlot(stateB()) },
+		"WriteGlobals": func(f *File) error { return f.WriteGlobals(11, 2, stateB().Globals) },
+		"more globals": func(f *File) error { return f.WriteGlobals(11, 2, make([]Value, 30)) },
+	} {
+		m := newMemFS()
+		f := must[*File](t)(Create(m, "globals", Header{Mode: Atomic}, stateB()))
+		if err := f.WriteSlot(stateA()); err != nil {
+			t.Fatal(err)
+		}
+		live := m.names["globals"].data
+		before := slices.Clone(live)
+		if err := write(f); err != nil {
+			t.Fatal(err)
+		}
+		after := slices.Clone(live)
+		base := slotsOffset + int(f.write&1)*pageSize
+		split := base + f.tails[f.write&1].offset
+		// In the order of the stores: the tail, then the head with its checksum at the end.
+		var order []int
+		for at := split; at < base+pageSize; at++ {
+			order = append(order, at)
+		}
+		for at := base; at < split; at++ {
+			order = append(order, at)
+		}
+		order = slices.DeleteFunc(order, func(at int) bool { return before[at] == after[at] })
+		check := func(image []byte, what string, args ...any) {
+			t.Helper()
+			in, err := inspect(bytes.NewReader(image), int64(len(image)))
+			if err != nil {
+				t.Fatalf("%s: "+what+": %v", append([]any{name}, append(args, err)...)...)
+			}
+			if got := in.slots[in.Newest].state; !equal(got, *stateA()) || in.Check(boot1) != nil {
+				t.Fatalf("%s: "+what+": %+v", append([]any{name}, append(args, got)...)...)
+			}
+		}
+		image := slices.Clone(before)
+		for k, at := range order {
+			check(image, "after %d of %d stores", k, len(order))
+			image[at] = after[at]
+		}
+		if in, err := inspect(bytes.NewReader(image), int64(len(image))); err != nil || in.slots[in.Newest].state.Seq != 11 {
+			t.Fatal("the whole write does not count", err)
+		}
+		rnd := rand.New(rand.NewPCG(1, 2))
+		for range 2000 {
+			image := slices.Clone(after)
+			missing := 1 + rnd.IntN(len(order))
+			for _, i := range rnd.Perm(len(order))[:missing] {
+				image[order[i]] = before[order[i]]
+			}
+			check(image, "without %d of the stores", missing)
+		}
+	}
+}
+
+// Any bytes at all: an error, or a file that works.
+func FuzzOpen(f *testing.F) {
+	m, _ := twoStates(f, Continuous)
+	f.Add(m.names["globals"].data, false)
+	f.Add(m.names["globals"].data, true)
+	big := newMemFS()
+	g := must[*File](f)(Create(big, "globals", Header{Mode: Atomic}, &State{Meta: make([]byte, 5000), Tables: [][]int32{{1}, {}}}))
+	g.BeginEvent(1)
+	f.Add(big.names["globals"].data, true)
+	f.Add([]byte{}, false)
+	f.Fuzz(func(t *testing.T, data []byte, fix bool) {
+		data = slices.Clone(data)
+		if fix {
+			fixAllChecksums(data)
+		}
+		m := memFSWith("globals", data)
+		f, err := Open(m, "globals")
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(m.names["globals"].data, data) {
+				t.Fatal("a refused file was changed")
+			}
+			return
+		}
+		if f.write > 1<<63 {
+			return // the number would go round; so many writes cannot happen
+		}
+		s := must[*State](t)(f.Read())
+		s.Seq++
+		if err := f.WriteGlobals(s.Seq, s.MemoryPages, s.Globals); err != nil {
+			t.Fatal(err)
+		}
+		s.Meta = append(s.Meta, 1)
+		r := must[Report](t)(f.Report())
+		_ = r.Check(boot1)
+		if err := errors.Join(f.WriteSlot(s), f.Sync(), f.SetClean(true, boot1)); err != nil {
+			t.Fatal(err)
+		}
+		g := must[*File](t)(Open(m.kill(), "globals"))
+		if got := must[*State](t)(g.Read()); !equal(*got, *s) {
+			t.Fatalf("wrote %+v, read %+v", s, got)
+		}
+	})
+}
+
+// fixAllChecksums lets the fuzzer through to the code behind the checksums.
+func fixAllChecksums(data []byte) {
+	if len(data) < slotsOffset {
+		return
+	}
+	for i := range 2 {
+		fixChecksum(data[i*pageSize:], headerCRC)
+	}
+	capacity := (len(data) - slotsOffset) / 2
+	for i := range 2 {
+		slot := data[slotsOffset+i*capacity:][:capacity]
+		if len(slot) < slotFixed {
+			return
+		}
+		globals := int(slot[20]) | int(slot[21])<<8
+		length := int(slot[24]) | int(slot[25])<<8
+		head := headLength(globals)
+		if head+length > len(slot) {
+			continue
+		}
+		c := crc32.Checksum(slot[head:head+length], castagnoli)
+		slot[28], slot[29], slot[30], slot[31] = byte(c), byte(c>>8), byte(c>>16), byte(c>>24)
+		fixChecksum(slot, head-4)
+	}
+}

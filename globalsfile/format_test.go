@@ -1,0 +1,76 @@
+package globalsfile
+
+import (
+	"bytes"
+	"encoding/hex"
+	"strings"
+	"testing"
+)
+
+func unhex(t *testing.T, lines ...string) []byte {
+	t.Helper()
+	return must[[]byte](t)(hex.DecodeString(strings.ReplaceAll(strings.Join(lines, ""), " ", "")))
+}
+
+// The bytes are part of the promise: a state directory outlives the program that wrote it.
+func TestGoldenBytes(t *testing.T) {
+	h := Header{Mode: Continuous, Clean: true}
+	for i := range h.Module {
+		h.Module[i] = byte(0xa0 + i)
+	}
+	for i := range h.BootID {
+		h.BootID[i] = byte(i + 1)
+	}
+	m := newMemFS()
+	f := must[*File](t)(Create(m, "globals", h, &State{
+		Seq: 7, MemoryPages: 17,
+		Globals: []Value{{Type: 0x7f, Lo: 0xfffffff0}, {Type: 0x7b, Lo: 0x1122334455667788, Hi: 0x99aabbccddeeff00}},
+		Tables:  [][]int32{{3, -1}, {}},
+		Dropped: []bool{true, false, false, false, false, false, false, false, false, true},
+		Meta:    []byte("cursor"),
+	}))
+	f.BeginEvent(8)
+
+	header := unhex(t,
+		"6d6d72756e474c42",                 // magic
+		"01000000 00100000",                // format version, page size
+		"0100000000000000",                 // generation
+		"0010000000000000",                 // slot capacity
+		"0000000000000000",                 // feature flags
+		"02000000 01000000",                // continuous, clean
+		"0102030405060708090a0b0c0d0e0f10", // boot id
+		"a0a1a2a3a4a5a6a7a8a9aaabacadaeaf", "b0b1b2b3b4b5b6b7b8b9babbbcbdbebf",
+		strings.Repeat("00", 28),
+		"e5b00ced")
+	slot := func(write, crc string) []byte {
+		return unhex(t,
+			write,               // write number
+			"0700000000000000",  // sequence number
+			"11000000 02000000", // memory pages, globals
+			"24000000 d9f6cb65", // tail: length, checksum
+			"7f f0ffffff00000000 0000000000000000",
+			"7b 8877665544332211 00ffeeddccbbaa99",
+			crc,
+			"02000000 0a000000 06000000", // tables, dropped flags, metadata
+			"02000000 03000000 ffffffff", // a table of two
+			"00000000",                   // an empty table
+			"0102",                       // first and tenth dropped
+			"637572736f72")
+	}
+	want := make([]byte, 12288+2*4096)
+	copy(want[0:], header)
+	copy(want[4096:], header)
+	copy(want[8192:], unhex(t, "1100000000000000", "eeffffffffffffff", "0000000000000000"))
+	copy(want[12288:], slot("0000000000000000", "3433adc8"))
+	copy(want[12288+4096:], slot("0100000000000000", "eae3cb52"))
+
+	got := m.names["globals"].data
+	if len(got) != len(want) {
+		t.Fatalf("%d bytes, want %d", len(got), len(want))
+	}
+	for at := 0; at < len(want); at += 16 {
+		if !bytes.Equal(got[at:at+16], want[at:at+16]) {
+			t.Errorf("offset %d: % x, want % x", at, got[at:at+16], want[at:at+16])
+		}
+	}
+}
