@@ -9,7 +9,7 @@ import (
 // Range is a run of bytes of the memory.
 type Range struct {
 	Offset uint32 // address of the first byte
-	Length uint32 // bytes
+	Len    uint32 // bytes
 }
 
 // private is what a Private memory knows of its pages.
@@ -168,7 +168,7 @@ func (m *Memory) updateShadows(seq uint64) {
 		h := &m.hot[m.slotOf[p]-1]
 		h.changed = seq
 		at := r.Offset % PageSize
-		copy(h.shadow[at:at+r.Length], m.live[r.Offset:])
+		copy(h.shadow[at:at+r.Len], m.live[r.Offset:])
 	}
 }
 

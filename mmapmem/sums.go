@@ -46,6 +46,22 @@ func NewSums(f disk.File) *Sums { return &Sums{file: f} }
 // Sync makes the sums durable.
 func (s *Sums) Sync() error { return s.file.Sync() }
 
+// Build notes the sums of all pages of a memory of size bytes.
+func (s *Sums) Build(memory io.ReaderAt, size uint64) error {
+	const batch = 256 * PageSize
+	run := make([]byte, batch)
+	for at := uint64(0); at < size; at += batch {
+		n := min(batch, size-at)
+		if err := readZeroPadded(memory, run[:n], int64(at)); err != nil {
+			return err
+		}
+		if err := s.set(uint32(at/PageSize), run[:n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // set notes the sums of the pages in run, the first of which has the index first.
 func (s *Sums) set(first uint32, run []byte) error {
 	end := (int64(first) + int64(len(run)/PageSize)) * sumSize

@@ -1,0 +1,325 @@
+package mmrun
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync/atomic"
+	"time"
+
+	"github.com/mmrun/mmrun/journal"
+)
+
+// atomicKeeper keeps a state in Atomic mode: the guest runs on a private mapping, a commit is one
+// record in the journal, and checkpoints fold the journal into the files.
+//
+// The invariant that all of it rests on: a page whose newest committed bytes are not in the
+// memory file is hot, that is private to the process. So the file can be written behind the
+// guest's back, and a page may be evicted only when a finished fold has covered its last change.
+type atomicKeeper struct {
+	in      *Instance
+	journal *journal.Journal
+	folder  *folder
+
+	record journal.Commit
+	small  []byte
+	ranges []journal.Range
+
+	running *fold  // the fold in progress or just finished, nil if none
+	folded  uint64 // seq up to which every commit is in the files
+
+	timer    *time.Timer // of SyncEvery
+	timerSet atomic.Bool
+}
+
+const (
+	// idleCommits is how many commits a hot page must have come through unchanged before it is
+	// evicted: about as many comparisons (0.12 µs) as an eviction and the fault that brings
+	// the page back (5 µs) cost.
+	idleCommits = 40
+	// wasteBase and wastePerPage: a checkpoint for the sake of eviction starts when this many
+	// comparisons were made for nothing. The first stands for the checkpoint's own cost.
+	wasteBase, wastePerPage = 4096, 32
+	// hotPages is how many pages may be hot, 64 MiB of shadows, before a checkpoint starts.
+	hotPages = 16384
+	// freshPages is how many pages one event may add to the hot ones. The pages of an event that
+	// makes more are folded into the file within the event and get no shadows, so that it needs
+	// no more memory than the guest itself has asked for.
+	freshPages = 8192
+	// evictBatch bounds the pause that evictions put into one commit.
+	evictBatch = 1024
+)
+
+func (k *atomicKeeper) begin() error { return nil }
+func (k *atomicKeeper) view() bool   { return true }
+
+// commit makes the present state the one that recovery brings back.
+func (k *atomicKeeper) commit() error {
+	in := k.in
+	if k.running != nil && k.running.finished() {
+		if err := k.evict(); err != nil {
+			return in.poisonWith(err)
+		}
+	}
+	seq := in.state.Seq + 1
+	if err := k.prepare(seq); err != nil {
+		return err
+	}
+	alone := in.mem != nil && in.mem.FreshPages() > freshPages
+	if size := journal.RecordSize(&k.record); size > k.journal.Free() {
+		large, err := k.makeRoom(size)
+		if err != nil {
+			return err
+		}
+		alone = alone || large
+	}
+	if err := k.journal.Append(&k.record); err != nil {
+		return k.checkJournal(err)
+	}
+	// From here on a kill brings back this commit.
+	if err := applyDelta(in.state, k.small); err != nil {
+		return in.poisonWith(err) // our own encoding
+	}
+	in.state.Seq, in.state.MemoryPages = seq, k.record.WasmPages
+	in.guest.settled()
+	if err := k.keepPages(seq, alone); err != nil {
+		return in.poisonWith(err)
+	}
+	return k.syncCommit()
+}
+
+// prepare fills k.record with what the event changed.
+func (k *atomicKeeper) prepare(seq uint64) error {
+	in := k.in
+	var err error
+	if k.small, err = in.guest.capture(in.state, k.small[:0]); err != nil {
+		return err
+	}
+	if in.tx.metaSet {
+		k.small = appendMeta(k.small, in.tx.meta)
+	}
+	k.record = journal.Commit{Seq: seq, Small: k.small}
+	if in.mem == nil {
+		return nil
+	}
+	changes, err := in.mem.Changes()
+	if err != nil {
+		return in.poisonWith(err)
+	}
+	k.ranges = k.ranges[:0]
+	for _, r := range changes {
+		k.ranges = append(k.ranges, journal.Range(r))
+	}
+	k.record.Ranges = k.ranges
+	k.record.Memory = in.mem.Bytes()
+	k.record.WasmPages = in.guest.pages()
+	return nil
+}
+
+// keepPages makes the memory's present bytes the reference for the next commit. If alone, the
+// record was the last in its segment, and it is folded here and now.
+func (k *atomicKeeper) keepPages(seq uint64, alone bool) error {
+	mem := k.in.mem
+	if mem == nil {
+		return nil
+	}
+	if alone {
+		if err := k.foldActive(); err != nil {
+			return err
+		}
+		if err := k.wait(); err != nil {
+			return err
+		}
+		return mem.CommittedToFile(seq)
+	}
+	mem.Committed(seq)
+	hot := mem.HotPages()
+	if k.running == nil && (hot > hotPages || mem.Waste() > wasteBase+wastePerPage*hot) {
+		return k.foldActive()
+	}
+	return nil
+}
+
+// makeRoom goes on in the other segment. A record larger than a segment gets one grown for it.
+func (k *atomicKeeper) makeRoom(size int64) (large bool, err error) {
+	if err := k.foldActive(); err != nil {
+		return false, err
+	}
+	if size <= k.journal.Free() {
+		return false, nil
+	}
+	if err := k.journal.Reserve(size); err != nil {
+		return false, k.checkJournal(fmt.Errorf("commit of %d bytes: %w", size, err))
+	}
+	return true, nil
+}
+
+// checkJournal poisons the instance if the journal is of no more use.
+func (k *atomicKeeper) checkJournal(err error) error {
+	if errors.Is(err, journal.ErrFailed) {
+		return k.in.poisonWith(err)
+	}
+	return fmt.Errorf("state %s: %w", k.in.dir, err)
+}
+
+// foldActive seals the active segment and starts to fold it. It waits for an earlier fold; if that
+// failed for a reason that may pass, such as a full disk, it is tried once more.
+func (k *atomicKeeper) foldActive() error {
+	if err := k.wait(); err != nil {
+		return err
+	}
+	if err := k.journal.Switch(); err != nil {
+		return k.checkJournal(err)
+	}
+	if sealed := k.journal.Sealed(); sealed != nil {
+		k.running = k.folder.start(sealed)
+	}
+	return nil
+}
+
+// wait waits for the fold in progress. After it returned nil there is none, and no sealed
+// segment. It evicts nothing: it may be called between Changes and Committed.
+func (k *atomicKeeper) wait() error {
+	if k.running == nil {
+		return nil
+	}
+	f := k.running
+	err := f.wait()
+	if err != nil && !errors.Is(err, errUnknownOnDisk) {
+		if sealed := k.journal.Sealed(); sealed != nil {
+			f = k.folder.start(sealed)
+			k.running = f
+			err = f.wait()
+		}
+	}
+	switch {
+	case errors.Is(err, errUnknownOnDisk):
+		return k.in.poisonWith(err)
+	case err != nil:
+		return fmt.Errorf("state %s: checkpoint: %w", k.in.dir, err)
+	}
+	k.folded = f.last
+	k.running = nil
+	k.in.counters.checkpoints++
+	return nil
+}
+
+// evict takes note of a finished fold and makes pages cold that it has put into the file. A
+// failed fold stays where it is until its segment is needed.
+func (k *atomicKeeper) evict() error {
+	mem := k.in.mem
+	if k.running.failed() {
+		if errors.Is(k.running.wait(), errUnknownOnDisk) {
+			return k.running.wait()
+		}
+		return nil
+	}
+	if mem != nil {
+		_, more, err := mem.Evict(k.running.last, k.in.state.Seq, idleCommits, evictBatch)
+		if err != nil || more {
+			return err
+		}
+	}
+	return k.wait()
+}
+
+// syncCommit does what the sync policy asks for after a commit.
+func (k *atomicKeeper) syncCommit() error {
+	switch p := k.in.opts.sync; {
+	case p.always:
+		if err := k.journal.Sync(); err != nil {
+			return k.in.poisonWith(err)
+		}
+	case p.every > 0 && !k.timerSet.Load():
+		k.timerSet.Store(true)
+		if k.timer == nil {
+			k.timer = time.AfterFunc(p.every, k.syncInBackground)
+		} else {
+			k.timer.Reset(p.every)
+		}
+	}
+	return nil
+}
+
+func (k *atomicKeeper) syncInBackground() {
+	// Cleared first: a commit that is made during the sync gets one of its own.
+	k.timerSet.Store(false)
+	if err := k.journal.Sync(); err != nil && !errors.Is(err, fs.ErrClosed) {
+		_ = k.in.poisonWith(err)
+	}
+}
+
+// sync needs no lock: the journal can be synced while events append to it.
+func (k *atomicKeeper) sync() error {
+	if err := k.journal.Sync(); err != nil {
+		return k.in.poisonWith(err)
+	}
+	return nil
+}
+
+// abort is rollback.
+func (k *atomicKeeper) abort() error {
+	in := k.in
+	if in.mem != nil {
+		if err := in.mem.Rollback(); err != nil {
+			return err
+		}
+	}
+	if in.guest.pages() == in.state.MemoryPages && !in.guest.closed() && !in.guest.structureChanged(in.state) {
+		return in.guest.restoreGlobals(in.state)
+	}
+	// What has grown cannot shrink, what was closed cannot be opened again, and what was
+	// dropped cannot be brought back: a new guest over the same memory has none of that behind it.
+	if err := in.guest.close(); err != nil {
+		return err
+	}
+	if err := in.guest.instantiate(); err != nil {
+		return err
+	}
+	return in.guest.restore(in.state)
+}
+
+func (k *atomicKeeper) seal() (func() error, error) {
+	if err := k.foldActive(); err != nil {
+		return nil, err
+	}
+	f := k.running
+	if f == nil {
+		return func() error { return nil }, nil
+	}
+	return func() error {
+		err := f.wait()
+		if errors.Is(err, errUnknownOnDisk) {
+			return k.in.poisonWith(err)
+		}
+		if err != nil {
+			return fmt.Errorf("state %s: checkpoint: %w", k.in.dir, err)
+		}
+		return nil
+	}, nil
+}
+
+func (k *atomicKeeper) close() error {
+	if k.timer != nil {
+		k.timer.Stop()
+	}
+	if k.running != nil {
+		_ = k.running.wait()
+	}
+	if k.in.poison.Load() != nil {
+		return nil
+	}
+	if err := k.foldActive(); err != nil {
+		return err
+	}
+	return k.wait()
+}
+
+func (k *atomicKeeper) stats(s *Stats) {
+	s.JournalBytes = k.journal.Written()
+	s.JournalUsed = k.journal.Used()
+	if mem := k.in.mem; mem != nil {
+		s.Tracker = mem.Tracker()
+		s.HotPages = mem.HotPages()
+	}
+}

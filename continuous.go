@@ -1,0 +1,164 @@
+package mmrun
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/disk"
+)
+
+// continuousKeeper keeps a state in Continuous mode: the guest's stores go to the memory file's
+// page cache at once, and the globals follow at the end of each event. The sidecar's event word
+// says whether the two belong together.
+type continuousKeeper struct {
+	in      *Instance
+	memory  disk.File // nil without a memory
+	sidecar *globalsfile.File
+	boot    [16]byte
+	clean   bool // the header on the disk says so
+	small   []byte
+	timer   *time.Timer
+	waiting bool // a sync by the timer is due
+}
+
+func (k *continuousKeeper) view() bool { return false }
+
+// begin marks the state as inside an event before the guest's first store.
+func (k *continuousKeeper) begin() error {
+	if k.clean {
+		// Durable before the first store that could reach the disk: otherwise a power cut
+		// could find new pages under a header that says nothing was written.
+		if err := k.sidecar.SetClean(false, k.boot); err != nil {
+			return k.in.poisonWith(err)
+		}
+		k.clean = false
+	}
+	k.sidecar.BeginEvent(k.in.state.Seq + 1)
+	return nil
+}
+
+// commit writes the small state if it has changed and marks the state as outside of an event.
+// If that fails the mark stays: memory has moved on and the globals have not.
+func (k *continuousKeeper) commit() error {
+	if err := k.keep(); err != nil {
+		return k.in.poisonWith(err)
+	}
+	switch p := k.in.opts.sync; {
+	case p.always:
+		return k.syncLocked()
+	case p.every > 0 && !k.waiting:
+		k.waiting = true
+		k.timer = time.AfterFunc(p.every, k.syncByTimer)
+	}
+	return nil
+}
+
+func (k *continuousKeeper) keep() error {
+	in := k.in
+	var err error
+	if k.small, err = in.guest.capture(in.state, k.small[:0]); err != nil {
+		return err
+	}
+	if in.tx.metaSet {
+		k.small = appendMeta(k.small, in.tx.meta)
+	}
+	seq, pages := in.state.Seq+1, in.guest.pages()
+	if len(k.small) > 0 || pages != in.state.MemoryPages {
+		if err := applyDelta(in.state, k.small); err != nil {
+			return err
+		}
+		in.state.MemoryPages = pages
+		in.state.Seq = seq
+		if onlyGlobals(k.small) {
+			err = k.sidecar.WriteGlobals(seq, pages, in.state.Globals)
+		} else {
+			err = k.sidecar.WriteSlot(in.state)
+		}
+		if err != nil {
+			return err
+		}
+		in.guest.settled()
+	}
+	in.state.Seq = seq
+	k.sidecar.EndEvent(seq)
+	return nil
+}
+
+// abort keeps what the failed event left behind: there is nothing to go back to.
+func (k *continuousKeeper) abort() error {
+	if err := k.keep(); err != nil {
+		return err
+	}
+	if !k.in.guest.closed() {
+		return nil
+	}
+	// The guest has ended itself. A new one goes on with the same state.
+	if err := k.in.guest.instantiate(); err != nil {
+		return err
+	}
+	return k.in.guest.restore(k.in.state)
+}
+
+func (k *continuousKeeper) syncByTimer() {
+	k.in.mu.Lock()
+	defer k.in.mu.Unlock()
+	k.waiting = false
+	if k.in.usable() == nil {
+		_ = k.syncLocked()
+	}
+}
+
+// sync waits for a quiescent point.
+func (k *continuousKeeper) sync() error {
+	k.in.mu.Lock()
+	defer k.in.mu.Unlock()
+	if err := k.in.usable(); err != nil {
+		return err
+	}
+	return k.syncLocked()
+}
+
+// syncLocked makes memory and sidecar durable together and says so in the header. The header
+// comes last: it vouches for the rest.
+func (k *continuousKeeper) syncLocked() error {
+	if k.clean {
+		return nil
+	}
+	err := func() error {
+		if k.memory != nil {
+			if err := k.memory.Sync(); err != nil {
+				return err
+			}
+		}
+		if err := k.sidecar.WriteSlot(k.in.state); err != nil {
+			return err
+		}
+		if err := k.sidecar.Sync(); err != nil {
+			return err
+		}
+		return k.sidecar.SetClean(true, k.boot)
+	}()
+	if err != nil {
+		return k.in.poisonWith(fmt.Errorf("sync: %w", err))
+	}
+	k.clean = true
+	return nil
+}
+
+func (k *continuousKeeper) seal() (func() error, error) {
+	err := k.syncLocked()
+	return func() error { return nil }, err
+}
+
+func (k *continuousKeeper) close() error {
+	if k.timer != nil {
+		k.timer.Stop()
+	}
+	if k.in.poison.Load() != nil {
+		return nil
+	}
+	return k.syncLocked()
+}
+
+func (k *continuousKeeper) stats(s *Stats) { s.Tracker = "none" }

@@ -1,0 +1,174 @@
+package mmrun
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/mmrun/mmrun/internal/disk"
+)
+
+// The files of a state directory:
+//
+//	module.wasm   the module as the user gave it
+//	memory        linear memory; byte i is address i; sparse in atomic mode
+//	memory.sums   checksums of its pages as of the last checkpoint (atomic mode)
+//	globals       the sidecar: globals and the other small state
+//	journal.0/.1  the redo log (atomic mode)
+//	lock          held by the owner, with its process id inside
+const (
+	moduleName  = "module.wasm"
+	memoryName  = "memory"
+	sumsName    = "memory.sums"
+	globalsName = "globals"
+	lockName    = "lock"
+
+	filePerm = 0o666 // before umask
+	dirPerm  = 0o777
+)
+
+var journalNames = []string{"journal.0", "journal.1"}
+
+// nextBuild keeps the directories that one process builds at the same time apart.
+var nextBuild atomic.Int64
+
+// lockDir takes the exclusive lock of a state directory, before anything in it is read. The
+// lock ends with the process, however it ends, and is not inherited by programs it starts.
+func lockDir(dir string) (*os.File, error) {
+	path := filepath.Join(dir, lockName)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, filePerm)
+	if err != nil {
+		return nil, fmt.Errorf("state %s: lock: %w", dir, err)
+	}
+	if err := tryLock(f); err != nil {
+		defer f.Close()
+		if !errors.Is(err, errWouldBlock) {
+			return nil, fmt.Errorf("state %s: lock: %w", dir, err)
+		}
+		owner := "another process"
+		if pid := lockOwner(f); pid != 0 {
+			owner = fmt.Sprintf("process %d", pid)
+		}
+		return nil, asKind(ErrLocked, fmt.Errorf("state %s: in use by %s", dir, owner))
+	}
+	if err := writeOwner(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("state %s: lock: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+func writeOwner(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+func lockOwner(f *os.File) int {
+	var buf [32]byte
+	n, _ := f.ReadAt(buf[:], 0)
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(buf[:n])))
+	return pid
+}
+
+// stateExists tells whether dir holds a state. A directory that exists and holds none is not an
+// error as long as it is empty; anything else in the place is refused, so that mmrun never
+// mixes its files with others.
+func stateExists(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("state %s: %w", dir, err)
+	}
+	for _, e := range entries {
+		if e.Name() == globalsName || e.Name() == moduleName {
+			return true, nil
+		}
+	}
+	if len(entries) > 0 {
+		return false, asKind(ErrCorrupt, fmt.Errorf(
+			"state %s: the directory holds %s but no %s: not a state directory", dir, entries[0].Name(), globalsName))
+	}
+	return false, nil
+}
+
+// newDirPrefix begins the names of directories in which states are being built.
+func newDirPrefix(dir string) string { return "." + filepath.Base(dir) + ".new-" }
+
+// buildDir makes a directory beside dir, lets fill put a state into it, and renames it to dir:
+// a state directory is there whole or not at all. The lock of the new state is returned; it was
+// held from before the directory got its name.
+func buildDir(fsys disk.FS, dir string, fill func(building string) error) (*os.File, error) {
+	parent := filepath.Dir(dir)
+	removeAbandoned(parent, newDirPrefix(dir))
+	building := filepath.Join(parent, newDirPrefix(dir)+strconv.Itoa(os.Getpid())+"-"+strconv.FormatInt(nextBuild.Add(1), 10))
+	if err := fsys.Mkdir(building, dirPerm); err != nil {
+		return nil, fmt.Errorf("state %s: %w", dir, err)
+	}
+	lock, err := lockDir(building)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(building))
+	}
+	err = fill(building)
+	if err == nil {
+		err = fsys.SyncDir(building)
+	}
+	if err == nil {
+		// Without this rename's predecessor, the sync of the directory, a power cut could
+		// leave the name with some of the files missing.
+		err = fsys.Rename(building, dir)
+		if errors.Is(err, fs.ErrExist) || isNotEmpty(err) {
+			err = asKind(ErrLocked, fmt.Errorf("state %s: created by another process meanwhile", dir))
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(building), lock.Close())
+	}
+	if err := fsys.SyncDir(parent); err != nil {
+		return nil, errors.Join(fmt.Errorf("state %s: %w", dir, err), lock.Close())
+	}
+	return lock, nil
+}
+
+// removeAbandoned removes what processes that died while creating a state left behind. What is
+// locked is still being built.
+func removeAbandoned(parent, prefix string) {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), prefix) || !e.IsDir() {
+			continue
+		}
+		path := filepath.Join(parent, e.Name())
+		lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR, 0)
+		if err != nil {
+			continue // just made, or not ours
+		}
+		if tryLock(lock) == nil {
+			_ = os.RemoveAll(path)
+		}
+		_ = lock.Close()
+	}
+}
+
+// writeFile writes a new file and makes its content durable.
+func writeFile(fsys disk.FS, path string, data []byte) error {
+	f, err := fsys.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(data, 0); err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
