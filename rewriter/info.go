@@ -21,7 +21,9 @@ type Info struct {
 
 	// Func names a function (i32) -> (funcref) that gives the reference to the function with that index, from 0 to
 	// FuncCount-1. There if a table or a global of the state holds function references: they are kept as
-	// function indices, and comparing a raw reference with these tells the index.
+	// function indices, and comparing a reference with these tells the index. Mind that a runtime may have many
+	// references to one function (wazero's compiler makes a new one each time it evaluates ref.func), so
+	// that what they point to may have to be compared instead of themselves.
 	Func string `json:"func,omitempty"`
 
 	// FuncCount is the number of functions of the module before the rewrite, imported ones first. 0 if Func is empty.

@@ -56,9 +56,10 @@ func (r *reader) instr(in *instr) error {
 		if err != nil {
 			return err
 		}
-		// Runtimes are known to look at the first byte only. What they and this decoder read must be the same.
-		if sub < 0x80 && r.pos != in.start+2 || sub < 0x4000 && r.pos > in.start+3 {
-			return unsupported(in.start, "an instruction's number is not written in its shortest form")
+		// wazero looks at the first byte of vector and atomic instructions only, which reads the same as long as
+		// their numbers are written as short as possible. What it runs and what is decoded here must not differ.
+		if b != miscPrefix && (sub < 0x80 && r.pos != in.start+2 || r.pos > in.start+3) {
+			return unsupported(in.start, "the number of a vector or atomic instruction is not written in its shortest form")
 		}
 		ops := prefixedOps[b]
 		if sub >= uint32(len(ops)) || ops[sub].imm == immUnknown {

@@ -68,6 +68,13 @@ func (op opcode) String() string {
 	return info.name
 }
 
+const (
+	gcPrefix     = 0xfb
+	miscPrefix   = 0xfc
+	vecPrefix    = 0xfd
+	atomicPrefix = 0xfe
+)
+
 // opInfo says what follows an opcode.
 type opInfo struct {
 	name string
@@ -171,7 +178,7 @@ var plainOps = func() (table [256]opInfo) {
 		{0xd4, immNone, "ref.as_non_null"},
 		{0xd5, immIndex, "br_on_null br_on_non_null"},
 		{0xe0, immRefused, "cont.new cont.bind suspend resume resume_throw resume_throw_ref switch"},
-		{0xfb, immPrefix, "gc misc vec atomic"},
+		{gcPrefix, immPrefix, "gc misc vec atomic"},
 	} {
 		o.fill(table[:])
 	}
@@ -180,7 +187,7 @@ var plainOps = func() (table [256]opInfo) {
 
 // prefixedOps holds the instructions behind each prefix, by their number.
 var prefixedOps = func() (tables [256][]opInfo) {
-	for prefix, runs := range map[byte][]ops{0xfb: gcOps, 0xfc: miscOps, 0xfd: vecOps, 0xfe: atomicOps} {
+	for prefix, runs := range map[byte][]ops{gcPrefix: gcOps, miscPrefix: miscOps, vecPrefix: vecOps, atomicPrefix: atomicOps} {
 		table := make([]opInfo, 0x114)
 		for _, o := range runs {
 			o.fill(table)

@@ -1,9 +1,7 @@
 package rewriter
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"os"
 	"reflect"
 	"testing"
@@ -185,30 +183,5 @@ func TestDroppedSegmentIsSeenAndDroppedAgain(t *testing.T) {
 	g.wantTrap("later", 100)
 	if dropped() != 1 {
 		t.Error("the helper does not set the flag")
-	}
-}
-
-func TestRewriteTwiceIsRewriteOnce(t *testing.T) {
-	out, info, err := Rewrite(readModule(t, "state"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, info2, err := Rewrite(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(again, out) {
-		t.Error("the bytes differ")
-	}
-	if !reflect.DeepEqual(info, info2) {
-		t.Errorf("the Info differs:\n%+v\n%+v", info, info2)
-	}
-}
-
-func TestErrorsSayWhereAndWhy(t *testing.T) {
-	_, _, err := Rewrite([]byte("\x00asm\x01\x00\x00\x00\x01\x7f"))
-	var f *FormatError
-	if !errors.As(err, &f) || f.Offset != 8 {
-		t.Errorf("lying section size: %v", err)
 	}
 }
