@@ -270,7 +270,7 @@ func (j *Journal) sync(u unsynced) error {
 	if u.holds() {
 		u.seg.synced = u.tail
 		if u.seg.tail == u.tail {
-			u.seg.putEndMark()
+			u.seg.putEndMark() // it tells from now on how far this sync went
 		}
 	}
 	return nil

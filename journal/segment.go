@@ -68,13 +68,14 @@ func (s *segment) free() int64 {
 // without commits looks idle and is opened without reading further.
 func (s *segment) prepare(base uint64, prev link) {
 	s.begun = false
-	s.header = header{state: stateOpen, salt: s.header.salt, base: base, size: int64(len(s.mapping)), prev: prev}
+	s.header = header{state: stateOpen, salt: s.header.salt, base: base, prev: prev}
 	s.chain, s.tail, s.synced = 0, headerSize, 0
 }
 
 // begin writes the header of the prepared life.
 func (s *segment) begin(salt uint64) {
 	s.header.salt = salt
+	s.header.size = int64(len(s.mapping)) // Reserve may have grown it since prepare
 	var b [headerBytes]byte
 	s.chain = s.header.encode(&b)
 	putHeader(s.mapping, &b)
@@ -91,6 +92,7 @@ func (s *segment) putIdle(base uint64) {
 	}
 }
 
+// append stores c, which takes size bytes, at the tail.
 func (s *segment) append(c *Commit, size int64) {
 	s.chain = putRecord(s.mapping[s.tail:s.tail+size], c, s.chain^mix(s.header.salt), s.synced)
 	s.tail += size
@@ -107,6 +109,7 @@ func (s *segment) putEndMark() {
 //
 // Growth is allocated, so that no store to the mapping can fail for want of room, and synced: an
 // open header that promises bytes must not reach the disk before the file's length does.
+//
 // With zero, zeros are also written over the new part: fallocate leaves extents marked as
 // unwritten, and each sync of a record would then have to change extents, too, which takes a
 // transaction of the file system. A segment that is grown for one large record does without.
@@ -133,6 +136,12 @@ func (s *segment) resize(size int64, zero bool) error {
 	return nil
 }
 
+// zeroChunk is how much is zeroed by one write, and so the size of the folios that the kernel
+// keeps the file in. A store to a clean page makes the whole folio dirty, and the next sync writes
+// all of it: with 256 KiB a synced append ran at 0.7 of the rate of a bare pwrite and fdatasync,
+// with 64 KiB at 0.9, with 4 KiB at 1.0 (BenchmarkAppendSync, Linux 6.18, ext4).
+const zeroChunk = 4 << 10
+
 func (s *segment) setLength(size int64, zero bool) error {
 	if size < s.fileSize {
 		if err := s.file.Truncate(size); err != nil {
@@ -143,7 +152,7 @@ func (s *segment) setLength(size int64, zero bool) error {
 			return err
 		}
 		if zero {
-			zeros := make([]byte, 1<<18)
+			zeros := make([]byte, zeroChunk)
 			for at := s.fileSize; at < size; {
 				n, err := s.file.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at)
 				if err != nil {
