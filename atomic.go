@@ -56,11 +56,6 @@ func (k *atomicKeeper) view() bool   { return true }
 // commit makes the present state the one that recovery brings back.
 func (k *atomicKeeper) commit() error {
 	in := k.in
-	if k.running != nil && k.running.finished() {
-		if err := k.evict(); err != nil {
-			return in.poisonWith(err)
-		}
-	}
 	seq := in.state.Seq + 1
 	if err := k.prepare(seq); err != nil {
 		return err
@@ -84,6 +79,13 @@ func (k *atomicKeeper) commit() error {
 	in.guest.settled()
 	if err := k.keepPages(seq, alone); err != nil {
 		return in.poisonWith(err)
+	}
+	// Only now: what this event wrote to a page that had come to rest is nowhere but in the page
+	// until the record holds it, and an evicted page forgets it.
+	if k.running != nil && k.running.finished() {
+		if err := k.evict(); err != nil {
+			return in.poisonWith(err)
+		}
 	}
 	return k.syncCommit()
 }
