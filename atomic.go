@@ -37,11 +37,9 @@ const (
 	// evicted: about as many comparisons (0.12 µs) as an eviction and the fault that brings
 	// the page back (5 µs) cost.
 	idleCommits = 40
-	// wasteBase and wastePerPage: a checkpoint for the sake of eviction starts when this many
-	// comparisons were made for nothing. The first stands for the checkpoint's own cost.
-	wasteBase, wastePerPage = 4096, 32
-	// hotPages is how many pages may be hot, 64 MiB of shadows, before a checkpoint starts.
-	hotPages = 16384
+	// privatePages is how many pages may have shadows, 64 MiB of them, before a checkpoint starts
+	// so that some can be evicted.
+	privatePages = 16384
 	// freshPages is how many pages one event may add to the hot ones. The pages of an event that
 	// makes more are folded into the file within the event and get no shadows, so that it needs
 	// no more memory than the guest itself has asked for.
@@ -135,8 +133,8 @@ func (k *atomicKeeper) keepPages(seq uint64, alone bool) error {
 		return mem.CommittedToFile(seq)
 	}
 	mem.Committed(seq)
-	hot := mem.HotPages()
-	if k.running == nil && (hot > hotPages || mem.Waste() > wasteBase+wastePerPage*hot) {
+	crowded := mem.PrivatePages() > privatePages && seq-k.folded >= idleCommits
+	if k.running == nil && (crowded || mem.Idle()) {
 		return k.foldActive()
 	}
 	return nil
@@ -217,7 +215,7 @@ func (k *atomicKeeper) evict() error {
 		return nil
 	}
 	if mem != nil {
-		_, more, err := mem.Evict(k.running.last, k.in.state.Seq, idleCommits, evictBatch)
+		more, err := mem.Evict(k.running.last, k.in.state.Seq, idleCommits, evictBatch)
 		if err != nil || more {
 			return err
 		}
@@ -322,6 +320,6 @@ func (k *atomicKeeper) stats(s *Stats) {
 	s.JournalUsed = k.journal.Used()
 	if mem := k.in.mem; mem != nil {
 		s.Tracker = mem.Tracker()
-		s.HotPages = mem.HotPages()
+		s.HotPages, s.PrivatePages = mem.HotPages(), mem.PrivatePages()
 	}
 }

@@ -56,6 +56,24 @@ func (k *continuousKeeper) commit() error {
 
 func (k *continuousKeeper) keep() error {
 	in := k.in
+	seq, pages := in.state.Seq+1, in.guest.pages()
+	if in.guest.numeric && !in.tx.metaSet {
+		if in.guest.update(in.state) || pages != in.state.MemoryPages {
+			if err := k.sidecar.WriteGlobals(seq, pages, in.state.Globals); err != nil {
+				return err
+			}
+		}
+	} else if err := k.keepAll(seq, pages); err != nil {
+		return err
+	}
+	in.state.Seq, in.state.MemoryPages = seq, pages
+	k.sidecar.EndEvent(seq)
+	return nil
+}
+
+// keepAll writes a small state that has more than numeric globals.
+func (k *continuousKeeper) keepAll(seq uint64, pages uint32) error {
+	in := k.in
 	var err error
 	if k.small, err = in.guest.capture(in.state, k.small[:0]); err != nil {
 		return err
@@ -63,26 +81,15 @@ func (k *continuousKeeper) keep() error {
 	if in.tx.metaSet {
 		k.small = appendMeta(k.small, in.tx.meta)
 	}
-	seq, pages := in.state.Seq+1, in.guest.pages()
-	if len(k.small) > 0 || pages != in.state.MemoryPages {
-		if err := applyDelta(in.state, k.small); err != nil {
-			return err
-		}
-		in.state.MemoryPages = pages
-		in.state.Seq = seq
-		if onlyGlobals(k.small) {
-			err = k.sidecar.WriteGlobals(seq, pages, in.state.Globals)
-		} else {
-			err = k.sidecar.WriteSlot(in.state)
-		}
-		if err != nil {
-			return err
-		}
-		in.guest.settled()
+	if len(k.small) == 0 && pages == in.state.MemoryPages {
+		return nil
 	}
-	in.state.Seq = seq
-	k.sidecar.EndEvent(seq)
-	return nil
+	if err := applyDelta(in.state, k.small); err != nil {
+		return err
+	}
+	in.state.Seq, in.state.MemoryPages = seq, pages
+	in.guest.settled()
+	return k.sidecar.WriteSlot(in.state)
 }
 
 // abort keeps what the failed event left behind: there is nothing to go back to.

@@ -152,15 +152,3 @@ func cloneState(s *globalsfile.State) *globalsfile.State {
 	}
 	return &c
 }
-
-// onlyGlobals tells whether a delta changes numeric globals and nothing else.
-func onlyGlobals(b []byte) bool {
-	for len(b) > 0 {
-		if b[0] != deltaGlobal {
-			return false
-		}
-		_, n := binary.Uvarint(b[1:])
-		b = b[1+n+8:]
-	}
-	return true
-}

@@ -29,6 +29,7 @@ type guest struct {
 	life uint64 // counts instantiations; what was resolved in an earlier life is void
 
 	globals       []globalAccess
+	numeric       bool // the small state is numeric globals and nothing else
 	dropped       []api.Global
 	drop          []api.Function
 	tables        []tableAccess
@@ -119,6 +120,7 @@ func (g *guest) resolve() {
 		return g.mod.ExportedGlobal(name).(api.MutableGlobal)
 	}
 	g.globals = g.globals[:0]
+	g.numeric = g.info.TablesChanged == "" && len(g.info.Segments) == 0
 	for _, x := range g.info.Globals {
 		a := globalAccess{name: x.Name, typ: x.Type, mask: ^uint64(0),
 			getter: function(x.Getter), setter: function(x.Setter), isNull: function(x.IsNull)}
@@ -128,6 +130,7 @@ func (g *guest) resolve() {
 		if a.getter == nil && a.isNull == nil {
 			a.direct = global(x.Export)
 		}
+		g.numeric = g.numeric && a.direct != nil
 		if x.Type == rewriter.I32 || x.Type == rewriter.F32 {
 			a.mask = 1<<32 - 1
 		}
@@ -262,6 +265,19 @@ func (g *guest) capture(s *globalsfile.State, b []byte) ([]byte, error) {
 		}
 	}
 	return b, nil
+}
+
+// update is capture and applyDelta at once, for a state of numeric globals. It tells whether any
+// has changed.
+func (g *guest) update(s *globalsfile.State) (changed bool) {
+	for i := range g.globals {
+		a := &g.globals[i]
+		if v := a.direct.Get() & a.mask; v != s.Globals[i].Lo {
+			s.Globals[i].Lo = v
+			changed = true
+		}
+	}
+	return changed
 }
 
 // settled notes that what capture saw has been kept.

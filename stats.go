@@ -8,6 +8,8 @@ type Stats struct {
 	Tracker     string `json:"tracker"`     // how changed pages are found; see package mmapmem
 	HotPages    int    `json:"hotPages"`    // 4 KiB pages that each commit compares
 
+	PrivatePages int `json:"privatePages"` // 4 KiB pages held in memory twice: the guest's and a shadow
+
 	Commits     uint64 `json:"commits"`     // since Open, as all below
 	Aborts      uint64 `json:"aborts"`      // events that trapped or failed
 	Views       uint64 `json:"views"`       // queries

@@ -3,7 +3,6 @@ package mmapmem
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
 )
 
 const (
@@ -49,10 +48,4 @@ func appendDiff(ranges []Range, page uint32, now, old *[PageSize]byte) []Range {
 		ranges = append(ranges[:first], Range{from, page*PageSize + uint32(end) - from})
 	}
 	return ranges
-}
-
-func sortPages(pages []uint32) {
-	if !slices.IsSorted(pages) {
-		slices.Sort(pages)
-	}
 }

@@ -7,12 +7,13 @@
 // there is nothing to track.
 //
 // A Private memory is a copy-on-write view of the file: the kernel copies a page when it is first
-// written, and the file keeps the bytes of the last checkpoint. Three things are then known of
-// each 4 KiB page:
+// written, and the file keeps the bytes of the last checkpoint. Each 4 KiB page is then one of:
 //
 //	cold   not private: its bytes are those of the file
 //	hot    private since an earlier event; a shadow holds its bytes as of the last commit, and
 //	       each commit compares the two
+//	cool   a hot page that has come to rest and is write-protected; it is compared only when
+//	       the kernel says that it was written (where it can; see guard in private.go)
 //	fresh  private since the last commit; its bytes as of the last commit are those of the file
 //
 // [Memory.Changes] finds the fresh pages by asking a tracker (see tracker.go) and compares hot

@@ -21,6 +21,14 @@ type tracker interface {
 	close() error
 }
 
+// A protector is a tracker that can write-protect pages, such that a write to a protected page
+// is let through, moves the counter, and makes private name the page again.
+type protector interface {
+	// protect protects all private pages and calls fn for runs of those that were not. After
+	// an error some may be protected, of which private will not tell until they are written.
+	protect(fn func(first, end uint32)) error
+}
+
 // forceTracker, if not empty, is the only tracker that newTracker may choose. For tests.
 var forceTracker string
 

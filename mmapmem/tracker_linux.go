@@ -36,18 +36,23 @@ type scanArg struct {
 const (
 	ioctlPagemapScan = 0xc0606610 // _IOWR('f', 16, struct pm_scan_arg)
 
+	pageIsWritten = 1 << 1 // not write-protected by userfaultfd
 	pageIsFile    = 1 << 2
 	pageIsPresent = 1 << 3
 	pageIsSwapped = 1 << 4
+
+	scanProtect = 1 << 0 // PM_SCAN_WP_MATCHING: write-protect what is found, atomically
 
 	scanRegions = 1024 // 24 KiB
 )
 
 // scanTracker asks the kernel for the pages that are present or swapped and are not the file's.
+// Once some are write-protected, those that are still so are left out.
 type scanTracker struct {
 	m       *Memory
 	f       *os.File
 	regions []pageRegion
+	wp      *writeProtection // nil until the first call of protect
 }
 
 func openScan(m *Memory) (tracker, error) {
@@ -59,19 +64,45 @@ func openScan(m *Memory) (tracker, error) {
 	if os.Getpagesize() != PageSize {
 		return nil, errors.Join(fmt.Errorf("machine pages have %d bytes", os.Getpagesize()), f.Close())
 	}
-	if err := t.scan(uint64(len(m.live)), func(uint32, uint32) {}); err != nil {
+	if err := t.scan(uint64(len(m.live)), 0, func(uint32, uint32) {}); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return t, nil
 }
 
-func (t *scanTracker) name() string   { return "pagemap-scan" }
+func (t *scanTracker) name() string {
+	if t.wp != nil {
+		return "pagemap-scan+wp"
+	}
+	return "pagemap-scan"
+}
+
 func (t *scanTracker) counter() int64 { return faultCounter() }
-func (t *scanTracker) close() error   { return t.f.Close() }
 
-func (t *scanTracker) private(fn func(first, end uint32)) error { return t.scan(t.m.size, fn) }
+func (t *scanTracker) close() error {
+	if t.wp == nil {
+		return t.f.Close()
+	}
+	return errors.Join(t.wp.close(), t.f.Close())
+}
 
-func (t *scanTracker) scan(size uint64, fn func(first, end uint32)) error {
+func (t *scanTracker) private(fn func(first, end uint32)) error { return t.scan(t.m.size, 0, fn) }
+
+// protect implements protector. The mapping is registered for it at the first call only: a
+// mapping registered with userfaultfd reads its file in single pages instead of in runs.
+func (t *scanTracker) protect(fn func(first, end uint32)) error {
+	if t.wp == nil {
+		wp, err := openWriteProtection(t.m.live)
+		if err != nil {
+			return err
+		}
+		t.wp = wp
+	}
+	return t.scan(t.m.size, scanProtect, fn)
+}
+
+// scan calls fn for the private pages among the first size bytes.
+func (t *scanTracker) scan(size, flags uint64, fn func(first, end uint32)) error {
 	if size == 0 {
 		return nil
 	}
@@ -79,6 +110,7 @@ func (t *scanTracker) scan(size uint64, fn func(first, end uint32)) error {
 	// and cannot move.
 	base := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(t.m.live))))
 	arg := scanArg{
+		flags: flags,
 		start: base, end: base + size,
 		// The regions are on Go's heap, which does not move, and t keeps them alive.
 		vec: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(t.regions)))), vecLen: uint64(len(t.regions)),
@@ -86,6 +118,9 @@ func (t *scanTracker) scan(size uint64, fn func(first, end uint32)) error {
 		categoryAnyof: pageIsPresent | pageIsSwapped, categoryRet: pageIsPresent,
 	}
 	arg.size = uint64(unsafe.Sizeof(arg))
+	if t.wp != nil {
+		arg.categoryMask |= pageIsWritten
+	}
 	for arg.start < arg.end {
 		// The argument outlives the call; Syscall keeps it alive.
 		n, _, errno := unix.Syscall(unix.SYS_IOCTL, t.f.Fd(), ioctlPagemapScan, uintptr(unsafe.Pointer(&arg)))
