@@ -209,12 +209,12 @@ func (m *module) check(end int) error {
 		}
 	}
 	for i, g := range m.globals {
-		if g.typ.concrete && uint64(g.typ.index) >= uint64(len(m.types)) {
+		if !g.imported && g.typ.concrete && uint64(g.typ.index) >= uint64(len(m.types)) {
 			return malformed(end, "global %d has a type with index %d, there are %d types", i, g.typ.index, len(m.types))
 		}
 	}
 	for i, t := range m.tables {
-		if t.typ.concrete && uint64(t.typ.index) >= uint64(len(m.types)) {
+		if !t.imported && t.typ.concrete && uint64(t.typ.index) >= uint64(len(m.types)) {
 			return malformed(end, "table %d has a type with index %d, there are %d types", i, t.typ.index, len(m.types))
 		}
 	}

@@ -2,9 +2,9 @@ package rewriter
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io/fs"
+	"iter"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 )
@@ -24,29 +23,19 @@ const allFeatures = api.CoreFeaturesV2 | experimental.CoreFeaturesThreads | expe
 // TestSpecModules rewrites each module of the official test suite that wazero carries. What compiles must compile after
 // the rewrite too, or be refused with a reason.
 func TestSpecModules(t *testing.T) {
-	dir := wazeroDir(t)
-	ctx := context.Background()
-	// The interpreter decodes and validates as the compiler does, in a fraction of the time.
-	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(allFeatures))
-	defer rt.Close(ctx)
+	p := newProperties(t)
 	var invalid, rewritten, untouched, refused int
 	reasons := map[string]int{}
-	root := filepath.Join(dir, "internal", "integration_test", "spectest")
-	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, ".wasm") {
-			return err
-		}
+	for path := range specModules(t) {
 		wasm, err := os.ReadFile(path)
 		if err != nil {
-			return err
+			t.Fatal(err)
 		}
-		compiled, compileErr := rt.CompileModule(ctx, wasm)
-		if compileErr != nil {
+		if p.compile(wasm) != nil {
 			invalid++
 			_, _, _ = Rewrite(wasm) // must not panic
-			return nil
+			continue
 		}
-		compiled.Close(ctx)
 		out, info, err := Rewrite(wasm)
 		var u *UnsupportedError
 		switch {
@@ -54,28 +43,23 @@ func TestSpecModules(t *testing.T) {
 			refused++
 			reason, _, _ := strings.Cut(strings.Map(dropDigits, u.Reason), "(")
 			reasons[reason]++
-			return nil
+			continue
 		case err != nil:
 			t.Errorf("%s: %v", path, err)
-			return nil
+			continue
 		}
 		rewritten++
 		if len(out) == len(wasm)+len(appendSection(nil, secCustom, marker(info))) {
 			untouched++
 		}
-		if compiled, err = rt.CompileModule(ctx, out); err != nil {
+		if err := p.compile(out); err != nil {
 			t.Errorf("%s: rewritten: %v", path, err)
-			return nil
+			continue
 		}
-		compiled.Close(ctx)
 		again, info2, err := Rewrite(out)
 		if err != nil || !bytes.Equal(again, out) || !reflect.DeepEqual(info, info2) {
 			t.Errorf("%s: rewritten twice: %v\n%+v\n%+v", path, err, info, info2)
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	t.Logf("%d modules rewritten (%d of them only marked), %d refused, %d do not compile in the first place",
 		rewritten, untouched, refused, invalid)
@@ -94,10 +78,22 @@ func dropDigits(r rune) rune {
 	return r
 }
 
-func wazeroDir(t testing.TB) string {
+// specModules gives the path of each module of the official test suite, as wazero carries it.
+func specModules(t testing.TB) iter.Seq[string] {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tetratelabs/wazero").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
-	return strings.TrimSpace(string(out))
+	root := filepath.Join(strings.TrimSpace(string(out)), "internal", "integration_test", "spectest")
+	return func(yield func(string) bool) {
+		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, ".wasm") && !yield(path) {
+				return fs.SkipAll
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
