@@ -2,6 +2,7 @@ package journal
 
 import (
 	"encoding/hex"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -14,17 +15,21 @@ const (
 		35269b1c`
 	goldenOpen = `6d6d72756e4a4e4c 01000000 01000000
 		0807060504030201 1100000000000000 0020000000000000
-		0000000000000000 0000000000000000 0000000000000000 00000000 ...
-		cf2fe892`
-	goldenRecord = `7bac346d 07000000 1200000000000000 03000000 04000000 02000000 00000000
+		0000000000000000 0000000000000000 1100000000000000 00000000 ...
+		8e0b6ef9`
+	goldenRecords = `0a3d975a 07000000 1200000000000000 03000000 04000000 02000000 00000000
 		676c6f62
 		02000000 03000000 323334
 		09000000 01000000 39
-		4614d421 00000000 00000000 656e642e`
+		83f79dc4 07000000 1300000000000000 03000000 04000000 02000000 01000000
+		676c6f62
+		02000000 03000000 323334
+		09000000 01000000 39
+		3d2366cd 00000000 1300000000000000 02000000 656e642e`
 	goldenNext = `6d6d72756e4a4e4c 01000000 01000000
-		1817161514131211 1200000000000000 0020000000000000
-		0807060504030201 3810000000000000 3810000000000000 7bac346d ...
-		f43ef0ad`
+		1817161514131211 1300000000000000 0020000000000000
+		0807060504030201 7010000000000000 1300000000000000 83f79dc4 ...
+		64ce0e5c`
 )
 
 // TestFormat: a change of the format must raise the version.
@@ -45,19 +50,15 @@ func TestFormat(t *testing.T) {
 	c := &Commit{Seq: 0x12, WasmPages: 3, Small: []byte("glob"), Memory: []byte("0123456789"), Ranges: []Range{{2, 3}, {9, 1}}}
 
 	golden("idle header", first[:512], goldenIdle)
-	if err := j.Append(c); err != nil {
-		t.Fatal(err)
+	for range 2 {
+		if err := j.Append(c); err != nil {
+			t.Fatal(err)
+		}
+		c.Seq++
 	}
 	golden("open header", first[:512], goldenOpen)
-	golden("record and end mark", first[4096:4096+56+16], goldenRecord)
-	if err := j.Sync(); err != nil {
-		t.Fatal(err)
-	}
-	if err := j.Switch(); err != nil {
-		t.Fatal(err)
-	}
-	c.Seq++
-	if err := j.Append(c); err != nil {
+	golden("records and end mark", first[4096:4096+2*56+endMarkSize], goldenRecords)
+	if err := errors.Join(j.Sync(), j.Switch(), j.Append(c)); err != nil {
 		t.Fatal(err)
 	}
 	golden("header of the next segment", second[:512], goldenNext)

@@ -25,7 +25,7 @@ import (
 //	    32    8  size of the segment in this life; a file shorter than that has been cut
 //	    40    8  the segment before: its salt; 0 when there is none (after a reset)
 //	    48    8  the segment before: the offset of its end
-//	    56    8  the segment before: offset up to which it was known to be synced
+//	    56    8  the last commit that was known to be durable when the header was written
 //	    64    4  the segment before: checksum of its last record
 //	    68  440  zero
 //	   508    4  CRC-32C of the 508 bytes before
@@ -41,7 +41,7 @@ const (
 
 	// MinSize is the smallest size of a segment file, in bytes.
 	MinSize = 2 * headerSize
-	// maxSize is the largest: record lengths and sync notes count units of 8 bytes in 32 bits.
+	// maxSize is the largest: record lengths count units of 8 bytes in 32 bits.
 	maxSize = 8 * (1<<32 - 1)
 )
 
@@ -60,18 +60,18 @@ const (
 
 // link names an end of a life of the other segment.
 type link struct {
-	salt   uint64
-	end    int64
-	synced int64
-	chain  uint32
+	salt  uint64
+	end   int64
+	chain uint32
 }
 
 type header struct {
-	state uint32
-	salt  uint64
-	base  uint64
-	size  int64
-	prev  link
+	state   uint32
+	salt    uint64
+	base    uint64
+	size    int64
+	prev    link
+	durable uint64
 }
 
 // encode fills the sector b and returns the header's checksum, which the first record's
@@ -86,7 +86,7 @@ func (h *header) encode(b *[headerBytes]byte) (crc uint32) {
 	le.PutUint64(b[32:], uint64(h.size))
 	le.PutUint64(b[40:], h.prev.salt)
 	le.PutUint64(b[48:], uint64(h.prev.end))
-	le.PutUint64(b[56:], uint64(h.prev.synced))
+	le.PutUint64(b[56:], h.durable)
 	le.PutUint32(b[64:], h.prev.chain)
 	crc = crc32.Checksum(b[:508], castagnoli)
 	le.PutUint32(b[508:], crc)
@@ -149,11 +149,11 @@ func decodeHeader(b []byte) (h header, crc uint32, state HeaderState, problem st
 		base:  le.Uint64(b[24:]),
 		size:  int64(le.Uint64(b[32:])),
 		prev: link{
-			salt:   le.Uint64(b[40:]),
-			end:    int64(le.Uint64(b[48:])),
-			synced: int64(le.Uint64(b[56:])),
-			chain:  le.Uint32(b[64:]),
+			salt:  le.Uint64(b[40:]),
+			end:   int64(le.Uint64(b[48:])),
+			chain: le.Uint32(b[64:]),
 		},
+		durable: le.Uint64(b[56:]),
 	}
 	switch h.state {
 	case stateIdle:

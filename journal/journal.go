@@ -79,7 +79,7 @@ type Journal struct {
 	segments [2]*segment
 	active   *segment
 	sealed   *segment // nil: the segment that is not active is free
-	last     uint64   // sequence number of the last commit
+	durable  uint64   // commits up to this one are synced here or folded by the caller
 	written  uint64
 	ready    bool // Create or Reset has been done
 	closed   bool
@@ -175,8 +175,8 @@ func (j *Journal) Append(c *Commit) error {
 	if err := j.usable(); err != nil {
 		return err
 	}
-	if c.Seq != j.last+1 {
-		return fmt.Errorf("journal %s: commit %d appended after commit %d", j.dir, c.Seq, j.last)
+	if c.Seq != j.active.last+1 {
+		return fmt.Errorf("journal %s: commit %d appended after commit %d", j.dir, c.Seq, j.active.last)
 	}
 	if !inside {
 		return fmt.Errorf("journal %s: commit %d: a range lies outside of the memory of %d bytes", j.dir, c.Seq, len(c.Memory))
@@ -186,10 +186,9 @@ func (j *Journal) Append(c *Commit) error {
 		return ErrFull
 	}
 	if !s.begun {
-		s.begin(j.freshSalt(s))
+		s.begin(j.freshSalt(s), j.durable)
 	}
-	s.append(c, size)
-	j.last = c.Seq
+	s.append(c, size, j.durable)
 	j.written += uint64(size)
 	return nil
 }
@@ -208,8 +207,8 @@ func (j *Journal) freshSalt(s *segment) uint64 {
 // Sync makes all commits appended before the call durable. It does nothing when they are.
 //
 // The sealed segment is synced before the active one: the records of the active segment are
-// worth nothing without those before them. Every record notes how far its segment had been
-// synced when it was written, which is how damage is told from a torn tail.
+// worth nothing without those before them. Every record notes up to which commit all was
+// durable when it was written, which is how damage is told from a torn tail.
 func (j *Journal) Sync() error {
 	j.syncMu.Lock()
 	defer j.syncMu.Unlock()
@@ -236,13 +235,14 @@ type unsynced struct {
 	seg  *segment // nil: all is synced
 	salt uint64
 	tail int64
+	last uint64
 }
 
 func (s *segment) unsynced() unsynced {
 	if !s.begun || s.synced == s.tail {
 		return unsynced{}
 	}
-	return unsynced{s, s.header.salt, s.tail}
+	return unsynced{s, s.header.salt, s.tail, s.last}
 }
 
 // holds tells whether the segment is still in the life that u is about. If it is not, it has
@@ -269,8 +269,9 @@ func (j *Journal) sync(u unsynced) error {
 	}
 	if u.holds() {
 		u.seg.synced = u.tail
+		j.durable = max(j.durable, u.last)
 		if u.seg.tail == u.tail {
-			u.seg.putEndMark() // it tells from now on how far this sync went
+			u.seg.putEndMark(j.durable) // it tells from now on how far this sync went
 		}
 	}
 	return nil
@@ -297,7 +298,7 @@ func (j *Journal) Switch() error {
 		return ErrBusy
 	}
 	old, next := j.active, j.other(j.active)
-	next.prepare(j.last, link{salt: old.header.salt, end: old.tail, synced: old.synced, chain: old.chain})
+	next.prepare(old.last, link{salt: old.header.salt, end: old.tail, chain: old.chain})
 	j.sealed, j.active = old, next
 	return nil
 }
@@ -383,7 +384,7 @@ func (j *Journal) Reset(base uint64) error {
 		}
 		s.prepare(base, link{})
 	}
-	j.active, j.sealed, j.last, j.ready = j.segments[0], nil, base, true
+	j.active, j.sealed, j.durable, j.ready = j.segments[0], nil, base, true
 	return nil
 }
 
@@ -407,11 +408,15 @@ func (j *Journal) Close() error {
 	return errors.Join(errs...)
 }
 
-// LastSeq is the sequence number of the last commit appended, or the base of the last Reset.
+// LastSeq is the sequence number of the last commit appended, or the base of the last Reset;
+// 0 between Open and Reset.
 func (j *Journal) LastSeq() uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.last
+	if j.active == nil {
+		return 0
+	}
+	return j.active.last
 }
 
 // Size is the standard size of a segment file, in bytes.

@@ -28,14 +28,12 @@ func newMemFS() *memFS { return &memFS{files: map[string]*memFile{}} }
 type memFile struct {
 	fs       *memFS
 	name     string
-	data     []byte // its capacity is fixed, so that mappings stay where they are
+	data     []byte
 	mapped   int
 	seen     []byte     // content at the last look
 	versions [][][]byte // of each sector: all contents that may be on the disk
 	lengths  []int      // all lengths that may be on the disk
 }
-
-const memFileMax = 1 << 18
 
 func (m *memFS) OpenFile(path string, flag int, _ fs.FileMode) (disk.File, error) {
 	f := m.files[path]
@@ -43,7 +41,7 @@ func (m *memFS) OpenFile(path string, flag int, _ fs.FileMode) (disk.File, error
 		if flag&os.O_CREATE == 0 {
 			return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 		}
-		f = &memFile{fs: m, name: path, data: make([]byte, 0, memFileMax)}
+		f = &memFile{fs: m, name: path, data: []byte{}}
 		f.setSynced()
 		m.files[path] = f
 	}
@@ -104,14 +102,15 @@ func (f *memFile) Allocate(offset, length int64) error {
 }
 
 func (f *memFile) setLength(n int) {
-	if n < len(f.data) && f.mapped > n {
-		panic("a mapped file is cut")
+	if n == len(f.data) {
+		return
 	}
-	old := len(f.data)
-	f.data = f.data[:n]
-	if n > old {
-		clear(f.data[old:])
+	if f.mapped > 0 {
+		panic("the length of a mapped file is changed") // would move it
 	}
+	data := make([]byte, n)
+	copy(data, f.data)
+	f.data = data
 	f.look()
 }
 
@@ -174,7 +173,7 @@ func (m *memFS) killed() *memFS {
 }
 
 func (m *memFS) put(name string, data []byte) {
-	f := &memFile{fs: m, name: name, data: append(make([]byte, 0, memFileMax), data...)}
+	f := &memFile{fs: m, name: name, data: bytes.Clone(data)}
 	f.setSynced()
 	m.files[name] = f
 }

@@ -15,9 +15,8 @@ import (
 //	    16    4  memory size in wasm pages
 //	    20    4  length of the small state in bytes
 //	    24    4  number of ranges
-//	    28    4  sync note: offset up to which this segment was known to be synced when the
-//	             record was written, in units of 8 bytes; 0 is nothing, not even the header.
-//	             A note that is not 0 also says that the segment before had been synced whole
+//	    28    4  sync note: how many commits right before this one were not known to be durable
+//	             when it was written; 2^32-1 for that many or more
 //	    32    -  small state
 //	     -    -  ranges, each: offset u32, length u32, bytes; not aligned
 //	     -  0-7  zero padding
@@ -32,18 +31,21 @@ import (
 // The end mark follows the last record, and the next record overwrites it:
 //
 //	offset size
-//	     0    4  CRC-32C of the 12 bytes after this word, seeded with the salt and the offset
+//	     0    4  CRC-32C of the 20 bytes after this word, seeded with the salt and the offset
 //	     4    4  0, which is no record's length
-//	     8    4  sync note, as above
-//	    12    4  "end."
+//	     8    8  sequence number of the last commit
+//	    16    4  sync note: how many commits up to that one were not known to be durable
+//	    20    4  "end."
 //
 // It is stored after the record and again after a sync. Replay does not need it. It tells, when
-// a record before it is found broken, that the log had gone further.
+// a record before it is found broken, that the log had gone further. So do the sync notes; they
+// count commits, not bytes, since a commit that is not in the journal any more is no loss when
+// it has been folded.
 
 const (
 	recordHeaderSize = 32
 	rangeHeaderSize  = 8
-	endMarkSize      = 16
+	endMarkSize      = 24
 )
 
 var endMarkTag = le.Uint32([]byte("end."))
@@ -74,13 +76,13 @@ func measure(c *Commit) (size int64, inside bool) {
 }
 
 // putRecord stores c into b, which has the size that measure gave, and returns its checksum.
-func putRecord(b []byte, c *Commit, seed uint32, synced int64) (crc uint32) {
+func putRecord(b []byte, c *Commit, seed uint32, durable uint64) (crc uint32) {
 	le.PutUint32(b[4:], uint32(len(b)/8))
 	le.PutUint64(b[8:], c.Seq)
 	le.PutUint32(b[16:], c.WasmPages)
 	le.PutUint32(b[20:], uint32(len(c.Small)))
 	le.PutUint32(b[24:], uint32(len(c.Ranges)))
-	le.PutUint32(b[28:], uint32(synced/8))
+	le.PutUint32(b[28:], noteOf(c.Seq-1, durable))
 	n := recordHeaderSize + copy(b[recordHeaderSize:], c.Small)
 	for _, r := range c.Ranges {
 		le.PutUint32(b[n:], r.Offset)
@@ -94,10 +96,22 @@ func putRecord(b []byte, c *Commit, seed uint32, synced int64) (crc uint32) {
 	return crc
 }
 
-func putEndMark(b []byte, salt uint64, offset, synced int64) {
+// noteOf encodes that of the commits up to last those up to durable are known to be durable.
+func noteOf(last, durable uint64) uint32 { return uint32(min(last-durable, math.MaxUint32)) }
+
+// durableOf decodes it; 0 if that is not known.
+func durableOf(last uint64, note uint32) uint64 {
+	if note == math.MaxUint32 || uint64(note) > last {
+		return 0
+	}
+	return last - uint64(note)
+}
+
+func putEndMark(b []byte, salt uint64, offset int64, last, durable uint64) {
 	le.PutUint32(b[4:], 0)
-	le.PutUint32(b[8:], uint32(synced/8))
-	le.PutUint32(b[12:], endMarkTag)
+	le.PutUint64(b[8:], last)
+	le.PutUint32(b[16:], noteOf(last, durable))
+	le.PutUint32(b[20:], endMarkTag)
 	le.PutUint32(b[0:], endMarkCRC(b, salt, offset))
 }
 
@@ -106,15 +120,16 @@ func endMarkCRC(b []byte, salt uint64, offset int64) uint32 {
 }
 
 // endMarkAt reads an end mark of the life with this salt.
-func endMarkAt(mapping []byte, offset int64, salt uint64) (synced int64, ok bool) {
+func endMarkAt(mapping []byte, offset int64, salt uint64) (last, durable uint64, ok bool) {
 	if offset > int64(len(mapping))-endMarkSize {
-		return 0, false
+		return 0, 0, false
 	}
 	b := mapping[offset : offset+endMarkSize]
-	if le.Uint32(b[4:]) != 0 || le.Uint32(b[12:]) != endMarkTag || le.Uint32(b) != endMarkCRC(b, salt, offset) {
-		return 0, false
+	if le.Uint32(b[4:]) != 0 || le.Uint32(b[20:]) != endMarkTag || le.Uint32(b) != endMarkCRC(b, salt, offset) {
+		return 0, 0, false
 	}
-	return int64(le.Uint32(b[8:])) * 8, true
+	last = le.Uint64(b[8:])
+	return last, durableOf(last, le.Uint32(b[16:])), true
 }
 
 // Record is a commit read back. Its slices lie in the mapping: they are valid, and must not be
@@ -124,8 +139,8 @@ type Record struct {
 	WasmPages uint32
 	Small     []byte
 
-	ranges []byte
-	synced int64
+	ranges  []byte
+	durable uint64 // the last commit known to be durable when this one was written
 }
 
 // Ranges gives the changed ranges in the order in which they were appended: the offset in the
@@ -186,7 +201,7 @@ func recordAt(mapping []byte, offset int64, seed uint32, seq uint64) (r Record, 
 	if crc32.Update(seed, castagnoli, b[4:]) != crc {
 		return r, 0, 0, faultChecksum
 	}
-	r = Record{Seq: seq, WasmPages: le.Uint32(b[16:]), synced: int64(le.Uint32(b[28:])) * 8}
+	r = Record{Seq: seq, WasmPages: le.Uint32(b[16:]), durable: durableOf(seq-1, le.Uint32(b[28:]))}
 	rest := b[recordHeaderSize:]
 	small, ranges := uint64(le.Uint32(b[20:])), le.Uint32(b[24:])
 	if small > uint64(len(rest)) {

@@ -3,6 +3,7 @@ package journal
 import (
 	"fmt"
 	"io/fs"
+	"strings"
 )
 
 // Which segment is replayed onto the state fromSeq that the caller has folded already:
@@ -16,15 +17,16 @@ import (
 // A segment that follows neither is not replayed. Without damage that has two causes: a power
 // cut lost part of the segment before, or a Reset did not finish.
 //
-// Damage is told from a torn tail by the sync notes (record.go): what was noted to be synced
-// and is not there any more is damage. A broken record with no note about it is legal after
-// a power cut, not after a kill; that is reported as torn.
+// Damage is told from a torn tail by what the segments say about the log, in headers, records
+// and end marks: up to which commit it was durable. A commit up to that one which is neither
+// folded nor replayed is damage. They also show up to which commit the log had gone: what is
+// missing of that is legal after a power cut, not after a kill.
 
 // Recovery is what Replay did.
 type Recovery struct {
 	LastSeq uint64 // of the last record given to fn; fromSeq if there was none
 	Records int    // given to fn
-	// Torn: records behind LastSeq are lost, and nothing says that they had been synced. A power
+	// Torn: commits after LastSeq are lost, and nothing says that they had been synced. A power
 	// cut may do that; a kill does not. It stays so until Reset.
 	Torn bool
 }
@@ -45,29 +47,48 @@ func (j *Journal) Replay(fromSeq uint64, fn func(Record) error) (Recovery, error
 		return rec, fmt.Errorf("journal %s: replay after reset", j.dir)
 	}
 	older, newer := j.byAge()
-	var err error
+	err := error(nil)
 	switch {
 	case newer == nil:
-		err = j.replayNext(older, &rec, fn)
+		err = older.replay(&rec, fn)
 	case newer.found.header.base <= fromSeq:
-		err = j.replayNext(newer, &rec, fn)
+		err = newer.replay(&rec, fn)
 	default:
-		err = j.replayNext(older, &rec, fn)
+		err = older.replay(&rec, fn)
 		if err == nil && newer.found.follows(&older.found) {
-			err = j.replayNext(newer, &rec, fn)
-		} else if err == nil {
-			err = newer.cannotFollow(&rec)
+			err = newer.replay(&rec, fn)
 		}
 	}
 	if err != nil {
 		return rec, err
 	}
 	for _, s := range j.segments {
-		if s.found.state == HeaderDamaged {
-			return rec, fmt.Errorf("%w: %s: %s", ErrCorrupt, s.file.Name(), s.found.problem)
+		f := &s.found
+		switch {
+		case f.state == HeaderDamaged:
+			err = fmt.Errorf("%w: %s: %s", ErrCorrupt, s.file.Name(), f.problem)
+		case f.durable > rec.LastSeq:
+			err = fmt.Errorf("%w: the log ends at record %d (%s), but %s says that all up to record %d had been synced",
+				ErrCorrupt, rec.LastSeq, j.ends(), s.file.Name(), f.durable)
+		case f.seen > rec.LastSeq:
+			rec.Torn = true
+		}
+		if err != nil {
+			return rec, err
 		}
 	}
 	return rec, nil
+}
+
+// ends says why the records of the open segments end.
+func (j *Journal) ends() string {
+	var all []string
+	for _, s := range j.segments {
+		if s.found.state == HeaderOpen {
+			all = append(all, s.file.Name()+": "+s.found.reason())
+		}
+	}
+	return strings.Join(all, "; ")
 }
 
 // byAge gives the open segments; newer is nil when there are less than two, older when none.
@@ -86,15 +107,12 @@ func (j *Journal) byAge() (older, newer *segment) {
 	return older, newer
 }
 
-// replayNext replays s, which may be nil, if it follows rec.LastSeq.
-func (j *Journal) replayNext(s *segment, rec *Recovery, fn func(Record) error) error {
-	if s == nil {
+// replay gives the records of s, which may be nil, if s follows rec.LastSeq.
+func (s *segment) replay(rec *Recovery, fn func(Record) error) error {
+	if s == nil || s.found.header.base > rec.LastSeq {
 		return nil
 	}
 	f := &s.found
-	if f.header.base > rec.LastSeq {
-		return s.cannotFollow(rec)
-	}
 	_, err := walk(s.life(), &f.header, f.crc, func(r Record) error {
 		if r.Seq <= rec.LastSeq {
 			return nil
@@ -106,26 +124,10 @@ func (j *Journal) replayNext(s *segment, rec *Recovery, fn func(Record) error) e
 		rec.Records++
 		return nil
 	})
-	if err != nil {
-		return err
+	if err == nil && f.cut && !f.marked {
+		err = fmt.Errorf("%w: %s: record %d: %s", ErrCorrupt, s.file.Name(), f.end.seq+1, f.reason())
 	}
-	switch f.endKind() {
-	case EndDamaged:
-		return fmt.Errorf("%w: %s: record %d: %s", ErrCorrupt, s.file.Name(), f.end.seq+1, f.reason())
-	case EndTorn:
-		rec.Torn = true
-	}
-	return nil
-}
-
-// cannotFollow judges a segment before which something is missing.
-func (s *segment) cannotFollow(rec *Recovery) error {
-	rec.Torn = true
-	if f := &s.found; f.note > 0 {
-		return fmt.Errorf("%w: %s: it continues from record %d, and all before it had been synced, but the log ends at record %d",
-			ErrCorrupt, s.file.Name(), f.header.base, rec.LastSeq)
-	}
-	return nil
+	return err
 }
 
 // walkEnd is where the valid records of a segment end.

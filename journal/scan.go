@@ -12,10 +12,15 @@ type found struct {
 
 	records int
 	end     walkEnd
-	marked  bool  // an end mark stands at the end
-	behind  int64 // offset of something of this life behind the end; 0: nothing was found
-	note    int64 // the highest sync note, an offset in this segment
-	cut     bool  // the file is shorter than it was
+	marked  bool   // an end mark stands at the end
+	behind  int64  // offset of something of this life behind the end; 0: nothing was found
+	seen    uint64 // there is proof that the log had gone up to this commit
+	durable uint64 // and that it had been durable up to this one
+	cut     bool   // the file is shorter than it was
+}
+
+func (f *found) note(seen, durable uint64) {
+	f.seen, f.durable = max(f.seen, seen), max(f.durable, durable)
 }
 
 // follows tells whether f goes on exactly where prev ends.
@@ -42,10 +47,11 @@ func (s *segment) scan() error {
 		return nil
 	}
 	s.header.salt = f.header.salt // the next one will differ
+	f.note(f.header.base, f.header.durable)
 	f.cut = f.header.size > int64(len(s.mapping))
 	f.end, _ = walk(s.life(), &f.header, f.crc, func(r Record) error {
 		f.records++
-		f.note = max(f.note, r.synced)
+		f.note(r.Seq, r.durable)
 		return nil
 	})
 	s.searchBehind()
@@ -64,15 +70,16 @@ func (s *segment) life() []byte {
 func (s *segment) searchBehind() {
 	f := &s.found
 	m, salt := s.life(), f.header.salt
-	if note, ok := endMarkAt(m, f.end.offset, salt); ok {
+	if last, durable, ok := endMarkAt(m, f.end.offset, salt); ok {
 		f.marked = true
-		f.note = max(f.note, note)
+		f.note(last, durable)
 	}
 	budget := 2 * int64(len(m)) // bytes to checksum, so that hostile bytes do not take for ever
 	for at := f.end.offset; at <= int64(len(m))-endMarkSize && budget > 0; at += 8 {
 		if le.Uint32(m[at+4:]) == 0 {
-			if note, ok := endMarkAt(m, at, salt); ok && at > f.end.offset {
-				f.note, f.behind = max(f.note, note), at
+			if last, durable, ok := endMarkAt(m, at, salt); ok && at > f.end.offset {
+				f.note(last, durable)
+				f.behind = at
 			}
 			continue
 		}
@@ -89,42 +96,11 @@ func (s *segment) searchBehind() {
 		if n, why := lengthAt(m, next); why == faultNone && le.Uint64(m[next+8:]) == seq+1 {
 			budget -= n
 			if r, _, _, why := recordAt(m, next, le.Uint32(m[at:])^mix(salt), seq+1); why == faultNone {
-				f.note, f.behind = max(f.note, r.synced), next
+				f.note(r.Seq, r.durable)
+				f.behind = next
 			}
 		}
 	}
-}
-
-// End is how the records of a segment end.
-type End int
-
-const (
-	EndClean   End = iota // nothing of this life was found behind the last record
-	EndTorn               // more had been appended; a power cut may have taken it
-	EndDamaged            // more had been appended and synced
-)
-
-func (e End) String() string {
-	switch e {
-	case EndClean:
-		return "clean"
-	case EndTorn:
-		return "torn"
-	default:
-		return "damaged"
-	}
-}
-
-func (f *found) endKind() End {
-	switch {
-	case f.state != HeaderOpen:
-		return EndClean
-	case f.note > f.end.offset, f.cut && !f.marked:
-		return EndDamaged
-	case f.behind > 0:
-		return EndTorn
-	}
-	return EndClean
 }
 
 // reason says why the records end, with offsets.
@@ -133,8 +109,6 @@ func (f *found) reason() string {
 	switch {
 	case f.state != HeaderOpen:
 		return ""
-	case f.note > e.offset:
-		return fmt.Sprintf("%s at offset %d, although the segment was synced up to offset %d", e.why, e.offset, f.note)
 	case f.cut && !f.marked:
 		return fmt.Sprintf("%s at offset %d, and the file has %d bytes instead of %d", e.why, e.offset, f.fileSize, f.header.size)
 	case f.behind > 0:
@@ -146,24 +120,27 @@ func (f *found) reason() string {
 	}
 }
 
-// SegmentReport is what Open found in one file.
+// SegmentReport is what Open found in one file. Whether anything is missing depends on the
+// state that the journal is replayed onto, and is told by [Journal.Replay]: a segment that
+// has been folded may be half overwritten after a power cut.
 type SegmentReport struct {
 	Path          string
 	FileSize      int64
 	Header        HeaderState
 	HeaderProblem string // of a damaged one
-	Salt          uint64
-	BaseSeq       uint64 // the sequence number before the first record
-	LastSeq       uint64 // of the last valid record; BaseSeq if there is none
-	Records       int
-	EndOffset     int64 // behind the last valid record; 0 in an idle segment
-	Synced        int64 // the highest offset that is noted to have been synced
-	End           End
-	Reason        string // why the records end there
+
+	// Of an open segment:
+	Salt       uint64
+	BaseSeq    uint64 // the sequence number before the first record
+	LastSeq    uint64 // of the last valid record; BaseSeq if there is none
+	Records    int    // valid ones
+	EndOffset  int64  // behind the last valid record
+	Reason     string // why the records end there
+	SeenSeq    uint64 // something in the segment shows that the log had gone up to this commit
+	DurableSeq uint64 // and that it had been durable up to this one
 }
 
-// Report describes both files as Open found them. Whether a segment will be replayed depends
-// on the state it is replayed onto: see [Journal.Replay].
+// Report describes both files as Open found them.
 func (j *Journal) Report() [2]SegmentReport {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -173,7 +150,7 @@ func (j *Journal) Report() [2]SegmentReport {
 		reports[i] = SegmentReport{
 			Path: s.file.Name(), FileSize: f.fileSize, Header: f.state, HeaderProblem: f.problem,
 			Salt: f.header.salt, BaseSeq: f.header.base, LastSeq: f.end.seq, Records: f.records,
-			EndOffset: f.end.offset, Synced: f.note, End: f.endKind(), Reason: f.reason(),
+			EndOffset: f.end.offset, Reason: f.reason(), SeenSeq: f.seen, DurableSeq: f.durable,
 		}
 	}
 	return reports

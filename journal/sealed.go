@@ -21,7 +21,7 @@ func (j *Journal) Sealed() *Sealed {
 	if s == nil || j.closed {
 		return nil
 	}
-	return &Sealed{j: j, seg: s, salt: s.header.salt, base: s.header.base, last: j.active.header.base, tail: s.tail}
+	return &Sealed{j: j, seg: s, salt: s.header.salt, base: s.header.base, last: s.last, tail: s.tail}
 }
 
 // BaseSeq is the sequence number of the commit before the first one in the segment.
@@ -96,6 +96,7 @@ func (s *Sealed) Release() error {
 	}
 	j.mu.Lock()
 	j.sealed = nil
+	j.durable = max(j.durable, s.last)
 	j.mu.Unlock()
 	return nil
 }

@@ -22,6 +22,7 @@ type segment struct {
 	header header
 	chain  uint32 // checksum of the last record, or of the header
 	tail   int64  // offset behind the last record
+	last   uint64 // sequence number of the last record, or the base
 	synced int64  // all bytes before this offset are known to be on the disk
 
 	found found
@@ -69,12 +70,13 @@ func (s *segment) free() int64 {
 func (s *segment) prepare(base uint64, prev link) {
 	s.begun = false
 	s.header = header{state: stateOpen, salt: s.header.salt, base: base, prev: prev}
-	s.chain, s.tail, s.synced = 0, headerSize, 0
+	s.chain, s.tail, s.last, s.synced = 0, headerSize, base, 0
 }
 
 // begin writes the header of the prepared life.
-func (s *segment) begin(salt uint64) {
+func (s *segment) begin(salt, durable uint64) {
 	s.header.salt = salt
+	s.header.durable = durable
 	s.header.size = int64(len(s.mapping)) // Reserve may have grown it since prepare
 	var b [headerBytes]byte
 	s.chain = s.header.encode(&b)
@@ -92,16 +94,17 @@ func (s *segment) putIdle(base uint64) {
 	}
 }
 
-// append stores c, which takes size bytes, at the tail.
-func (s *segment) append(c *Commit, size int64) {
-	s.chain = putRecord(s.mapping[s.tail:s.tail+size], c, s.chain^mix(s.header.salt), s.synced)
+// append stores c, which takes size bytes, at the tail. Commits up to durable are durable.
+func (s *segment) append(c *Commit, size int64, durable uint64) {
+	s.chain = putRecord(s.mapping[s.tail:s.tail+size], c, s.chain^mix(s.header.salt), durable)
 	s.tail += size
-	s.putEndMark()
+	s.last = c.Seq
+	s.putEndMark(durable)
 }
 
-func (s *segment) putEndMark() {
+func (s *segment) putEndMark(durable uint64) {
 	if s.tail <= int64(len(s.mapping))-endMarkSize {
-		putEndMark(s.mapping[s.tail:], s.header.salt, s.tail, s.synced)
+		putEndMark(s.mapping[s.tail:], s.header.salt, s.tail, s.last, durable)
 	}
 }
 
