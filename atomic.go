@@ -75,8 +75,10 @@ func (k *atomicKeeper) commit() error {
 	}
 	in.state.Seq, in.state.MemoryPages = seq, k.record.WasmPages
 	in.guest.settled()
-	if err := k.keepPages(seq, alone); err != nil {
-		return in.poisonWith(err)
+	if in.mem != nil {
+		if err := k.keepPages(seq, alone); err != nil {
+			return in.poisonWith(err)
+		}
 	}
 	// Only now: what this event wrote to a page that had come to rest is nowhere but in the page
 	// until the record holds it, and an evicted page forgets it.
@@ -117,25 +119,28 @@ func (k *atomicKeeper) prepare(seq uint64) error {
 }
 
 // keepPages makes the memory's present bytes the reference for the next commit. If alone, the
-// record was the last in its segment, and it is folded here and now.
+// record was the last in its segment, and it is folded here and now. An error is one after which
+// the instance cannot go on; a checkpoint that fails for want of room is tried again later.
 func (k *atomicKeeper) keepPages(seq uint64, alone bool) error {
 	mem := k.in.mem
-	if mem == nil {
-		return nil
-	}
 	if alone {
-		if err := k.foldActive(); err != nil {
+		err := k.foldActive()
+		if err == nil {
+			err = k.wait()
+		}
+		if err == nil {
+			return mem.CommittedToFile(seq)
+		}
+		if k.in.poison.Load() != nil {
 			return err
 		}
-		if err := k.wait(); err != nil {
-			return err
-		}
-		return mem.CommittedToFile(seq)
 	}
 	mem.Committed(seq)
 	crowded := mem.PrivatePages() > privatePages && seq-k.folded >= idleCommits
 	if k.running == nil && (crowded || mem.Idle()) {
-		return k.foldActive()
+		if err := k.foldActive(); err != nil && k.in.poison.Load() != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -207,14 +212,13 @@ func (k *atomicKeeper) wait() error {
 // evict takes note of a finished fold and makes pages cold that it has put into the file. A
 // failed fold stays where it is until its segment is needed.
 func (k *atomicKeeper) evict() error {
-	mem := k.in.mem
-	if k.running.failed() {
-		if errors.Is(k.running.wait(), errUnknownOnDisk) {
-			return k.running.wait()
+	if err := k.running.wait(); err != nil {
+		if errors.Is(err, errUnknownOnDisk) {
+			return err
 		}
 		return nil
 	}
-	if mem != nil {
+	if mem := k.in.mem; mem != nil {
 		more, err := mem.Evict(k.running.last, k.in.state.Seq, idleCommits, evictBatch)
 		if err != nil || more {
 			return err
@@ -251,7 +255,10 @@ func (k *atomicKeeper) syncInBackground() {
 
 // sync needs no lock: the journal can be synced while events append to it.
 func (k *atomicKeeper) sync() error {
-	if err := k.journal.Sync(); err != nil {
+	switch err := k.journal.Sync(); {
+	case errors.Is(err, fs.ErrClosed):
+		return k.in.closedError()
+	case err != nil:
 		return k.in.poisonWith(err)
 	}
 	return nil
@@ -265,7 +272,7 @@ func (k *atomicKeeper) abort() error {
 			return err
 		}
 	}
-	if in.guest.pages() == in.state.MemoryPages && !in.guest.closed() && !in.guest.structureChanged(in.state) {
+	if in.guest.pages() == in.state.MemoryPages && !in.guest.closed() && in.guest.restorable(in.state) {
 		return in.guest.restoreGlobals(in.state)
 	}
 	// What has grown cannot shrink, what was closed cannot be opened again, and what was

@@ -46,8 +46,6 @@ func (f *fold) finished() bool {
 	}
 }
 
-func (f *fold) failed() bool { return f.finished() && f.err != nil }
-
 func (f *fold) wait() error {
 	<-f.done
 	return f.err

@@ -34,7 +34,7 @@ type guest struct {
 	drop          []api.Function
 	tables        []tableAccess
 	tablesChanged api.MutableGlobal // nil if no table can change
-	functionIndex map[uint64]int32  // raw reference -> function index, in this life
+	refs          *functionRefs     // of this life, nil until one is needed
 	scratch       []int32
 }
 
@@ -68,8 +68,10 @@ func newGuest(ctx context.Context, rt wazero.Runtime, wasm []byte, config wazero
 	if err != nil {
 		return nil, fmt.Errorf("module: compile: %w", err)
 	}
-	// Start functions run once in the life of a state, and then under our control.
-	return &guest{base: context.WithoutCancel(ctx), runtime: rt, compiled: compiled, info: info, config: config.WithStartFunctions()}, nil
+	// Start functions run once in the life of a state, and then under our control. Without a
+	// name, one runtime can hold many instances of a module.
+	config = config.WithStartFunctions().WithName("")
+	return &guest{base: context.WithoutCancel(ctx), runtime: rt, compiled: compiled, info: info, config: config}, nil
 }
 
 // maxPages is how large the memory may become, in wasm pages.
@@ -103,7 +105,7 @@ func (g *guest) instantiate() (err error) {
 	}
 	g.mod = mod
 	g.life++
-	g.functionIndex = nil
+	g.refs = nil
 	g.resolve()
 	return nil
 }
@@ -172,7 +174,7 @@ func (g *guest) pages() uint32 {
 }
 
 // firstRun runs what a module runs once in its life: data segments, start function, _initialize.
-func (g *guest) firstRun() error {
+func (g *guest) firstRun(ctx context.Context) error {
 	names := []string{g.info.Init, g.info.Start}
 	if g.info.Initialize {
 		names = append(names, "_initialize")
@@ -181,7 +183,7 @@ func (g *guest) firstRun() error {
 		if name == "" {
 			continue
 		}
-		if _, err := g.mod.ExportedFunction(name).Call(g.base); err != nil {
+		if _, err := g.mod.ExportedFunction(name).Call(ctx); err != nil {
 			return fmt.Errorf("module: first run: %s: %w", name, err)
 		}
 	}
@@ -303,33 +305,6 @@ func (g *guest) readSlow(a *globalAccess) (lo, hi uint64, err error) {
 	}
 	index, err := g.indexOf(lo)
 	return uint64(int64(index)), 0, err
-}
-
-// indexOf turns a raw function reference, which is an address of this process, into the index of
-// the function in the module.
-func (g *guest) indexOf(ref uint64) (int32, error) {
-	if ref == 0 {
-		return -1, nil
-	}
-	if g.functionIndex == nil {
-		index := make(map[uint64]int32, g.info.FuncCount)
-		get := g.mod.ExportedFunction(g.info.Func)
-		for i := range g.info.FuncCount {
-			r, _, err := g.call(get, uint64(i))
-			if err != nil {
-				return 0, fmt.Errorf("reference of function %d: %w", i, err)
-			}
-			if _, there := index[r]; !there { // two imports may be the same function
-				index[r] = int32(i)
-			}
-		}
-		g.functionIndex = index
-	}
-	i, ok := g.functionIndex[ref]
-	if !ok {
-		return 0, asKind(ErrUnsupported, errors.New("a reference to a function of another module cannot be kept"))
-	}
-	return i, nil
 }
 
 // readTable returns the function indices of a table, valid until the next call.
@@ -456,16 +431,23 @@ func (g *guest) restoreTable(i int, entries []int32) error {
 	return nil
 }
 
-// structureChanged tells whether the guest has changed what restoreGlobals does not set: tables,
-// or segments that s has and the guest has dropped.
-func (g *guest) structureChanged(s *globalsfile.State) bool {
+// restorable tells whether restoreGlobals is all it takes to go back to s: the guest has changed
+// no table, has dropped no segment that s has, and holds no reference from the host.
+func (g *guest) restorable(s *globalsfile.State) bool {
 	if g.tablesChanged != nil && uint32(g.tablesChanged.Get()) != 0 {
-		return true
+		return false
 	}
 	for i, d := range g.dropped {
 		if (d.Get() != 0) != s.Dropped[i] {
-			return true
+			return false
 		}
 	}
-	return false
+	for i := range g.globals {
+		if isNull := g.globals[i].isNull; isNull != nil {
+			if null, _, err := g.call(isNull); err != nil || uint32(null) == 0 {
+				return false
+			}
+		}
+	}
+	return true
 }

@@ -182,6 +182,7 @@ func (in *Instance) end(err error) error {
 
 // abort ends an event without a commit. The error of the event, if any, is the one to return.
 func (in *Instance) abort(cause error) error {
+	in.tx.metaSet = false
 	if err := in.keeper.abort(); err != nil {
 		return errors.Join(cause, in.poisonWith(err))
 	}
@@ -191,9 +192,13 @@ func (in *Instance) abort(cause error) error {
 // usable tells whether the instance takes events.
 func (in *Instance) usable() error {
 	if in.closed {
-		return asKind(ErrClosed, fmt.Errorf("state %s: %w", in.dir, ErrClosed))
+		return in.closedError()
 	}
 	return in.poisoned()
+}
+
+func (in *Instance) closedError() error {
+	return asKind(ErrClosed, fmt.Errorf("state %s: %w", in.dir, ErrClosed))
 }
 
 // poisonWith makes err the reason why nothing is accepted any more.

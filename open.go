@@ -51,7 +51,7 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 		if g, err = newGuest(ctx, rt, wasm, o.config); err != nil {
 			return nil, err
 		}
-		lock, err = buildDir(o.fs, dir, func(building string) error { return create(o, building, wasm, g) })
+		lock, err = buildDir(o.fs, dir, func(building string) error { return create(ctx, o, building, wasm, g) })
 	}
 	if err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 }
 
 // create fills a directory with the state of a module that has just run for the first time.
-func create(o *options, dir string, wasm []byte, g *guest) (err error) {
+func create(ctx context.Context, o *options, dir string, wasm []byte, g *guest) (err error) {
 	var files closers
 	defer func() { err = errors.Join(err, files.close()) }()
 	mode := o.mode
@@ -84,7 +84,7 @@ func create(o *options, dir string, wasm []byte, g *guest) (err error) {
 		return err
 	}
 	files.add(g.close)
-	if err := g.firstRun(); err != nil {
+	if err := g.firstRun(ctx); err != nil {
 		return err
 	}
 	state := g.blankState()

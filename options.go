@@ -132,8 +132,8 @@ func WithMode(m Mode) Option { return func(o *options) { o.mode = m } }
 func WithSync(p SyncPolicy) Option { return func(o *options) { o.sync = p } }
 
 // WithModuleConfig sets what the guest sees of the outside: arguments, environment, clocks,
-// randomness, directories. Its start functions are ignored: mmrun runs the module's own once in
-// the life of a state. Unless it says otherwise clocks stand still and randomness repeats; see
+// randomness, directories. Its name and its start functions are ignored: instances have no name,
+// and mmrun runs the module's own start function once in the life of a state. Unless it says otherwise clocks stand still and randomness repeats; see
 // wazero's documentation.
 func WithModuleConfig(c wazero.ModuleConfig) Option { return func(o *options) { o.config = c } }
 
