@@ -17,22 +17,30 @@ func (o *output) vector(id byte, entries []byte, added [][]byte) {
 			entries = o.m.wasm[s.first:s.end]
 		}
 	}
-	size := len(entries) + 5
-	for _, a := range added {
-		size += len(a)
-	}
-	content := appendU32(make([]byte, 0, size), uint32(count+len(added)))
-	content = append(content, entries...)
-	for _, a := range added {
-		content = append(content, a...)
-	}
-	o.replace[id] = content
+	o.replace[id] = concat(count+len(added), entries, added)
 }
 
-// bytes writes the module. A new section goes right behind the last one that must come before it, so that custom
+// replaceVector gives a section other entries.
+func (o *output) replaceVector(id byte, entries [][]byte) {
+	o.replace[id] = concat(len(entries), nil, entries)
+}
+
+func concat(count int, first []byte, others [][]byte) []byte {
+	size := 5 + len(first)
+	for _, e := range others {
+		size += len(e)
+	}
+	content := append(appendU32(make([]byte, 0, size), uint32(count)), first...)
+	for _, e := range others {
+		content = append(content, e...)
+	}
+	return content
+}
+
+// bytes writes the module, with a last custom section. A new section goes right behind the last one that must come before it, so that custom
 // sections keep their neighbours.
-func (o *output) bytes() []byte {
-	size := len(o.m.wasm) + 64
+func (o *output) bytes(last []byte) []byte {
+	size := len(o.m.wasm) + len(last) + 200 // headers of sections are less
 	for _, content := range o.replace {
 		size += len(content)
 	}
@@ -68,7 +76,7 @@ func (o *output) bytes() []byte {
 	if written == 0 {
 		newSections(len(sectionRank))
 	}
-	return out
+	return appendSection(out, secCustom, last)
 }
 
 // nextRank is the rank of the first section from index i on that is not custom.

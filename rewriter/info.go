@@ -34,7 +34,7 @@ type Info struct {
 	Segments []Segment `json:"segments,omitempty"`
 
 	// Init names a function () -> () that writes the active data segments. On the first run it is called right after
-	// instantiation. It traps where instantiation would have trapped.
+	// instantiation, when memory is all zeros. It traps where instantiation would have trapped.
 	Init string `json:"init,omitempty"`
 
 	// Start names the start function, () -> (). On the first run it is called after Init.

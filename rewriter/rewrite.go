@@ -83,7 +83,7 @@ type builder struct {
 
 	segments   map[segmentKey]*droppable
 	insertions []insertion
-	passive    []byte // the data section's entries, if some have become passive
+	data       [][]byte // the entries of the data section, if some have become passive
 }
 
 type signature struct {
@@ -236,13 +236,11 @@ func (b *builder) assemble() []byte {
 	if len(b.bodies) > 0 || len(b.insertions) > 0 {
 		out.vector(secCode, b.m.codeEntries(b.insertions), b.bodies)
 	}
-	if b.passive != nil {
-		out.vector(secData, b.passive, nil)
+	if b.data != nil {
+		out.replaceVector(secData, b.data)
+		out.replace[secDataCount] = appendU32(nil, uint32(len(b.data)))
 	}
-	if b.m.declaredData < 0 && b.info.Init != "" {
-		out.replace[secDataCount] = appendU32(nil, uint32(len(b.m.data)))
-	}
-	return appendSection(out.bytes(), secCustom, marker(b.info))
+	return out.bytes(marker(b.info))
 }
 
 func (b *builder) name(kind string, index int, what string) string {

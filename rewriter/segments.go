@@ -45,33 +45,3 @@ type segmentKey struct {
 func (b *builder) segment(kind SegmentKind, index uint32) *droppable {
 	return b.segments[segmentKey{kind, index}]
 }
-
-// planInit makes active data segments passive and adds the function that does what they did.
-func (b *builder) planInit() {
-	section := b.m.section(secData)
-	active := false
-	for _, d := range b.m.data {
-		active = active || d.active
-	}
-	if !active {
-		return
-	}
-	b.passive = make([]byte, 0, section.end-section.first)
-	var c code
-	for i, d := range b.m.data {
-		b.passive = append(b.passive, dataPassive)
-		b.passive = append(b.passive, b.m.wasm[d.bytes.start:d.bytes.end]...)
-		if !d.active {
-			continue
-		}
-		// A constant expression is code as it is. memory.init traps out of bounds even if the length is 0, as an active segment does.
-		index := uint32(i)
-		c = append(c, b.m.wasm[d.offset.start:d.offset.end]...)
-		c = c.i32(0).i32(int32(d.length)).op(opMemoryInit, index, 0).op(opDataDrop, index)
-		if s := b.segment(DataSegment, index); s != nil {
-			c = setFlag(c, s.flag)
-		}
-	}
-	b.info.Init = Reserved + "init"
-	b.addFunc(b.info.Init, nil, nil, nil, c)
-}
