@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/mmrun/mmrun/internal/disk"
 )
@@ -45,21 +46,31 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state %s: lock: %w", dir, err)
 	}
-	if err := tryLock(f); err != nil {
+	err = tryLock(f)
+	for i := 0; i < 10 && errors.Is(err, errWouldBlock); i++ {
+		time.Sleep(time.Millisecond) // Inspect holds the lock for an instant
+		err = tryLock(f)
+	}
+	if err != nil {
 		defer f.Close()
-		if !errors.Is(err, errWouldBlock) {
-			return nil, fmt.Errorf("state %s: lock: %w", dir, err)
-		}
-		owner := "another process"
-		if pid := lockOwner(f); pid != 0 {
-			owner = fmt.Sprintf("process %d", pid)
-		}
-		return nil, asKind(ErrLocked, fmt.Errorf("state %s: in use by %s", dir, owner))
+		return nil, lockError(dir, f, err)
 	}
 	if err := writeOwner(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("state %s: lock: %w", dir, err), f.Close())
 	}
 	return f, nil
+}
+
+// lockError says why the lock file f could not be locked.
+func lockError(dir string, f *os.File, err error) error {
+	if !errors.Is(err, errWouldBlock) {
+		return fmt.Errorf("state %s: lock: %w", dir, err)
+	}
+	owner := "another process"
+	if pid := lockOwner(f); pid != 0 {
+		owner = fmt.Sprintf("process %d", pid)
+	}
+	return asKind(ErrLocked, fmt.Errorf("state %s: in use by %s", dir, owner))
 }
 
 func writeOwner(f *os.File) error {

@@ -1,0 +1,246 @@
+package mmrun
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/rewriter"
+)
+
+// Exists tells whether there is a state in dir. A directory that holds something else is an error.
+func Exists(dir string) (bool, error) { return stateExists(dir) }
+
+// Report is what [Inspect] found in a state directory.
+type Report struct {
+	Dir   string `json:"state"`
+	Mode  string `json:"mode"`
+	InUse bool   `json:"inUse"`
+	Owner int    `json:"owner,omitempty"` // process id, if the state is in use
+
+	Seq           uint64 `json:"seq"`               // of the last commit
+	CheckpointSeq uint64 `json:"checkpointSeq"`     // up to which memory and globals files go
+	Event         uint64 `json:"event"`             // Continuous: the event that runs or ran last
+	InEvent       bool   `json:"inEvent"`           // Continuous: it has not ended
+	Clean         bool   `json:"clean"`             // Continuous: all of it is known to be on the disk
+	Problem       string `json:"problem,omitempty"` // why Open would refuse the state, as far as this shows
+
+	Module     string          `json:"module"`     // SHA-256, hexadecimal
+	ModuleSize int64           `json:"moduleSize"` // bytes; 0 if the copy in the directory cannot be read
+	Memory     *MemoryReport   `json:"memory,omitempty"`
+	Globals    []GlobalReport  `json:"globals"`
+	Tables     []TableReport   `json:"tables"`
+	Segments   []SegmentReport `json:"segments"`
+	MetaBytes  int             `json:"metaBytes"`
+
+	Slots   [2]SlotReport   `json:"slots"`
+	Journal []JournalReport `json:"journal,omitempty"`
+	Files   []FileReport    `json:"files"`
+}
+
+// MemoryReport is about the linear memory.
+type MemoryReport struct {
+	WasmPages uint32 `json:"wasmPages"`
+	Bytes     uint64 `json:"bytes"`
+	MaxPages  uint32 `json:"maxWasmPages"` // the most that it can grow to
+}
+
+// GlobalReport is one mutable global as of the last commit.
+type GlobalReport struct {
+	Index uint32 `json:"index"`
+	Name  string `json:"name,omitempty"`
+	Type  string `json:"type"`
+	// Lo and Hi are the bits of the value; Hi is used by v128 only. A funcref is the index of its
+	// function, -1 for null.
+	Lo uint64 `json:"lo"`
+	Hi uint64 `json:"hi"`
+}
+
+// TableReport is one table that the module can change.
+type TableReport struct {
+	Index   uint32  `json:"index"`
+	Type    string  `json:"type"`
+	Changed bool    `json:"changed"`           // since the module was instantiated
+	Entries []int32 `json:"entries,omitempty"` // function indices, -1 for null; none if it has not changed
+}
+
+// SegmentReport is one segment that the module can drop.
+type SegmentReport struct {
+	Kind    string `json:"kind"` // data or elem
+	Index   uint32 `json:"index"`
+	Dropped bool   `json:"dropped"`
+}
+
+// SlotReport is one of the two copies of the small state in the globals file.
+type SlotReport struct {
+	Write   uint64 `json:"write"` // the higher one counts
+	Seq     uint64 `json:"seq"`
+	Bytes   int    `json:"bytes"`
+	Counts  bool   `json:"counts"`
+	Problem string `json:"problem,omitempty"`
+}
+
+// JournalReport is one segment of the journal.
+type JournalReport struct {
+	Name    string `json:"name"`
+	State   string `json:"state"` // idle, open or damaged
+	BaseSeq uint64 `json:"baseSeq"`
+	LastSeq uint64 `json:"lastSeq"`
+	Records int    `json:"records"`
+	Used    int64  `json:"used"` // bytes
+	Size    int64  `json:"size"`
+	End     string `json:"end,omitempty"` // why the records end where they do, or what is wrong with the header
+}
+
+// FileReport is one file of the directory.
+type FileReport struct {
+	Name   string `json:"name"`
+	Bytes  int64  `json:"bytes"`
+	OnDisk int64  `json:"onDisk"` // bytes; a sparse file has less than its length
+}
+
+// Inspect reads what there is to know about a state without opening it: it locks nothing, maps
+// nothing and changes nothing, and permission to read is enough. The values are those of the last
+// commit, also when the state is in use.
+//
+// With an error the report holds what could be read, or is nil. The error wraps ErrNotExist or ErrCorrupt, or
+// is one of reading.
+func Inspect(dir string) (*Report, error) {
+	dir = filepath.Clean(dir)
+	if exists, err := stateExists(dir); err != nil {
+		return nil, err
+	} else if !exists {
+		return nil, asKind(ErrNotExist, fmt.Errorf("state %s: %w", dir, ErrNotExist))
+	}
+	r := &Report{Dir: dir}
+	var err error
+	if r.Files, err = listFiles(dir); err != nil {
+		return nil, err
+	}
+	if r.InUse, r.Owner, err = inUse(dir); err != nil {
+		return nil, err
+	}
+	view, err := r.look()
+	if err != nil {
+		return r, err
+	}
+	r.fill(view)
+	return r, nil
+}
+
+// inUse tells whether an owner has the state locked. It holds the lock itself for an instant, shared.
+func inUse(dir string) (bool, int, error) {
+	f, err := os.Open(filepath.Join(dir, lockName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, 0, nil
+	}
+	if err != nil {
+		return false, 0, fmt.Errorf("state %s: lock: %w", dir, err)
+	}
+	defer f.Close()
+	err = lockShared(f)
+	if errors.Is(err, errWouldBlock) {
+		return true, lockOwner(f), nil
+	}
+	return false, 0, err
+}
+
+func listFiles(dir string) ([]FileReport, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("state %s: %w", dir, err)
+	}
+	var files []FileReport
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil { // or removed meanwhile
+			files = append(files, FileReport{Name: e.Name(), Bytes: info.Size(), OnDisk: diskUsage(info)})
+		}
+	}
+	return files, nil
+}
+
+// look reads the small state until no checkpoint has come in between.
+func (r *Report) look() (*stateView, error) {
+	const attempts = 50
+	for i := 0; ; i++ {
+		v, err := readState(r.Dir, nil)
+		steady := err == nil && v.problem() == nil
+		if steady && r.InUse {
+			after, err := readState(r.Dir, nil)
+			steady = err == nil && after.slot.Seq == v.slot.Seq
+		}
+		if steady || !r.InUse || i == attempts {
+			return v, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (r *Report) fill(v *stateView) {
+	r.Mode = Mode(v.sidecar.Header.Mode).String()
+	r.Module = hex.EncodeToString(v.sidecar.Header.Module[:])
+	r.ModuleSize = int64(len(v.module))
+	r.Seq, r.CheckpointSeq = v.state.Seq, v.slot.Seq
+	if Mode(v.sidecar.Header.Mode) == Continuous {
+		r.Event, r.InEvent, r.Clean = v.sidecar.EventSeq, v.sidecar.InEvent, v.sidecar.Header.Clean
+	}
+	switch {
+	case v.problem() != nil:
+		r.Problem = v.problem().Error()
+	case r.InUse: // inside an event, perhaps, which is no problem then
+	default:
+		if err := v.sidecar.Check(bootID()); err != nil {
+			r.Problem = err.Error()
+		}
+	}
+	for i, s := range v.sidecar.Slots {
+		r.Slots[i] = SlotReport{Write: s.Write, Seq: s.Seq, Bytes: s.Length, Counts: i == v.sidecar.Newest}
+		if s.Err != nil {
+			r.Slots[i].Problem = s.Err.Error()
+		}
+	}
+	if v.journal != nil {
+		for i, s := range v.journal.Report() {
+			r.Journal = append(r.Journal, JournalReport{Name: journalNames[i], State: s.Header.String(), BaseSeq: s.BaseSeq,
+				LastSeq: s.LastSeq, Records: s.Records, Used: s.EndOffset, Size: s.FileSize, End: s.Reason + s.HeaderProblem})
+		}
+	}
+	r.fillState(v)
+}
+
+func (r *Report) fillState(v *stateView) {
+	r.Globals, r.Tables, r.Segments = []GlobalReport{}, []TableReport{}, []SegmentReport{}
+	for i, g := range v.state.Globals {
+		x := GlobalReport{Index: uint32(i), Type: rewriter.ValType(g.Type).String(), Lo: g.Lo, Hi: g.Hi}
+		if v.fits {
+			x.Index, x.Name = v.info.Globals[i].Index, v.info.Globals[i].Name
+		}
+		r.Globals = append(r.Globals, x)
+	}
+	for i, t := range v.state.Tables {
+		x := TableReport{Index: uint32(i), Changed: len(t) > 0, Entries: t}
+		if v.fits {
+			x.Index, x.Type = v.info.Tables[i].Index, v.info.Tables[i].Type.String()
+		}
+		r.Tables = append(r.Tables, x)
+	}
+	for i, d := range v.state.Dropped {
+		x := SegmentReport{Index: uint32(i), Dropped: d}
+		if v.fits {
+			x.Index, x.Kind = v.info.Segments[i].Index, v.info.Segments[i].Kind.String()
+		}
+		r.Segments = append(r.Segments, x)
+	}
+	r.MetaBytes = len(v.state.Meta)
+	if n := v.state.MemoryPages; n > 0 || v.info.Memory != nil {
+		r.Memory = &MemoryReport{WasmPages: n, Bytes: uint64(n) * mmapmem.WasmPageSize}
+		if v.info.Memory != nil {
+			r.Memory.MaxPages = (&guest{info: v.info}).maxPages()
+		}
+	}
+}

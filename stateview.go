@@ -1,0 +1,126 @@
+package mmrun
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/journal"
+	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/rewriter"
+)
+
+// stateView is the small state of a directory as somebody may read it who does not own it: without
+// a lock, a mapping or a change.
+type stateView struct {
+	dir     string
+	sidecar globalsfile.Report
+
+	slot  *globalsfile.State // as of the last checkpoint
+	state *globalsfile.State // as of the last commit that could be read
+
+	module    []byte // nil if it cannot be read
+	moduleErr error
+	info      rewriter.Info
+	fits      bool // the module is that of the state, and info and slot have the same shape
+
+	journal    *journal.View // nil in Continuous mode, and if it cannot be read
+	recovery   journal.Recovery
+	journalErr error
+
+	record func(journal.Record) // told of each record behind the slot, may be nil
+}
+
+// problem is the first reason for which Open would refuse the state.
+func (v *stateView) problem() error { return cmp.Or(v.moduleErr, v.journalErr) }
+
+// readState reads sidecar, module and journal. An error means that there is no small state to show.
+func readState(dir string, record func(journal.Record)) (*stateView, error) {
+	v := &stateView{dir: dir, record: record}
+	place := &Instance{dir: dir} // for messages
+	// The journal is read first: what a checkpoint puts into the slot meanwhile is in the journal
+	// as well, the other way round it might be missing from both.
+	view, journalErr := journal.Inspect(disk.OS, dir)
+	var err error
+	v.slot, v.sidecar, err = globalsfile.Inspect(filepath.Join(dir, globalsName))
+	if err != nil {
+		return v, place.fileError(err)
+	}
+	v.state = cloneState(v.slot)
+	if v.moduleErr = v.readModule(); v.moduleErr != nil {
+		v.moduleErr = place.fileError(v.moduleErr)
+	}
+	if Mode(v.sidecar.Header.Mode) == Continuous {
+		v.settleContinuous()
+		return v, nil
+	}
+	if v.journal = view; journalErr == nil {
+		v.recovery, journalErr = view.Replay(v.slot.Seq, v.apply)
+	}
+	if journalErr != nil {
+		v.journalErr = place.fileError(journalErr)
+	}
+	return v, nil
+}
+
+// settleContinuous takes the number of the last commit from the event page: an event that changed
+// memory alone leaves the slot as it was.
+func (v *stateView) settleContinuous() {
+	last := v.sidecar.EventSeq
+	if v.sidecar.InEvent && last > 0 {
+		last--
+	}
+	v.state.Seq = max(v.state.Seq, last)
+}
+
+func (v *stateView) readModule() error {
+	wasm, err := os.ReadFile(filepath.Join(v.dir, moduleName))
+	if err != nil {
+		return err
+	}
+	v.module = wasm
+	if got := sha256.Sum256(wasm); got != v.sidecar.Header.Module {
+		return asKind(ErrCorrupt, fmt.Errorf("%s has SHA-256 %x, the state was created by %x", moduleName, got, v.sidecar.Header.Module))
+	}
+	if _, v.info, err = rewriter.Rewrite(wasm); err != nil {
+		return fmt.Errorf("%s: %w", moduleName, err)
+	}
+	if err := (&guest{info: v.info}).checkShape(v.slot); err != nil {
+		return err
+	}
+	v.fits = true
+	return nil
+}
+
+// maxPages is the most that the memory can have grown to, in wasm pages.
+func (v *stateView) maxPages() uint32 {
+	if v.fits {
+		return (&guest{info: v.info}).maxPages()
+	}
+	return mmapmem.MaxWasmPages
+}
+
+// apply brings the small state forward by a record of the journal. What it refuses, recovery refuses.
+func (v *stateView) apply(r journal.Record) error {
+	if r.WasmPages < v.state.MemoryPages || r.WasmPages > v.maxPages() {
+		return fmt.Errorf("%w: commit %d has a memory of %d wasm pages", journal.ErrCorrupt, r.Seq, r.WasmPages)
+	}
+	end := uint64(r.WasmPages) * mmapmem.WasmPageSize
+	for offset, data := range r.Ranges() {
+		if uint64(offset)+uint64(len(data)) > end {
+			return fmt.Errorf("%w: commit %d writes behind its memory", journal.ErrCorrupt, r.Seq)
+		}
+	}
+	if err := applyDelta(v.state, r.Small); err != nil {
+		return fmt.Errorf("%w: commit %d: %w", journal.ErrCorrupt, r.Seq, err)
+	}
+	v.state.Seq, v.state.MemoryPages = r.Seq, r.WasmPages
+	if v.record != nil {
+		v.record(r)
+	}
+	return nil
+}

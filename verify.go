@@ -1,0 +1,284 @@
+package mmrun
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/mmrun/mmrun/journal"
+	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/rewriter"
+)
+
+// VerifyReport is what [Verify] found.
+type VerifyReport struct {
+	Dir    string  `json:"state"`
+	Mode   string  `json:"mode,omitempty"`
+	Seq    uint64  `json:"seq"`              // the commit that Open would resume from
+	Module string  `json:"module,omitempty"` // SHA-256, hexadecimal
+	Sound  bool    `json:"sound"`            // no check has a problem
+	Checks []Check `json:"checks"`
+}
+
+// Check is one thing that was looked at.
+type Check struct {
+	Name   string `json:"name"`
+	Detail string `json:"detail,omitempty"` // what was found
+	// Notes are about what a kill or a power cut may leave, and what costs nothing that was promised.
+	Notes    []string `json:"notes,omitempty"`
+	Problems []string `json:"problems,omitempty"`
+}
+
+func (c *Check) note(format string, args ...any) {
+	c.Notes = append(c.Notes, fmt.Sprintf(format, args...))
+}
+
+func (c *Check) problem(format string, args ...any) {
+	c.Problems = append(c.Problems, fmt.Sprintf(format, args...))
+}
+
+// Verify checks whether Open would succeed on a state and whether its files hold what mmrun wrote:
+// both copies of the header and of the small state, the module, the journal and what it would
+// bring back, the length of the memory file and, in Atomic mode, the checksum of each of its
+// pages. It reads all of the memory file. Nothing is changed or mapped, and permission to read
+// is enough.
+//
+// The report names the problems. An error means that there is nothing to verify (ErrNotExist), that the
+// state is in use (ErrLocked), or that it could not be read. While Verify runs, nobody can open
+// the state.
+func Verify(dir string) (*VerifyReport, error) {
+	dir = filepath.Clean(dir)
+	if exists, err := stateExists(dir); err != nil {
+		return nil, err
+	} else if !exists {
+		return nil, asKind(ErrNotExist, fmt.Errorf("state %s: %w", dir, ErrNotExist))
+	}
+	release, err := keepOut(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	v := &verification{report: &VerifyReport{Dir: dir}, named: make(map[uint32]bool)}
+	if err := v.run(); err != nil {
+		return nil, fmt.Errorf("state %s: %w", dir, err)
+	}
+	r := v.report
+	r.Sound = !slices.ContainsFunc(r.Checks, func(c Check) bool { return len(c.Problems) > 0 })
+	return r, nil
+}
+
+// keepOut keeps owners out of a state. One without a lock file was never opened.
+func keepOut(dir string) (release func(), err error) {
+	f, err := os.Open(filepath.Join(dir, lockName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return func() {}, nil
+	case err != nil:
+		return nil, fmt.Errorf("state %s: lock: %w", dir, err)
+	}
+	if err := lockShared(f); err != nil {
+		defer f.Close()
+		return nil, lockError(dir, f, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+type verification struct {
+	report *VerifyReport
+	state  *stateView
+	named  map[uint32]bool // pages that the journal brings forward, by index
+}
+
+func (v *verification) run() error {
+	state, err := readState(v.report.Dir, v.nameRecord)
+	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) && err != nil {
+		return err
+	}
+	v.state = state
+	v.checkGlobals(err)
+	if err != nil {
+		return nil // nothing else makes sense without it
+	}
+	v.report.Mode = Mode(state.sidecar.Header.Mode).String()
+	v.report.Module = fmt.Sprintf("%x", state.sidecar.Header.Module)
+	v.report.Seq = state.state.Seq
+	v.checkModule()
+	if Mode(state.sidecar.Header.Mode) == Atomic {
+		v.checkJournal()
+	}
+	return v.checkMemory()
+}
+
+func (v *verification) add(name string) *Check {
+	v.report.Checks = append(v.report.Checks, Check{Name: name})
+	return &v.report.Checks[len(v.report.Checks)-1]
+}
+
+func (v *verification) checkGlobals(err error) {
+	c := v.add("globals")
+	s := &v.state.sidecar
+	for i, err := range s.HeaderErrs {
+		if err != nil {
+			c.note("copy %d of the header: %v", i, err)
+		}
+	}
+	for i, slot := range s.Slots {
+		if slot.Err != nil {
+			c.note("slot %d: %v", i, slot.Err)
+		}
+	}
+	if err != nil {
+		c.problem("%v", err)
+		return
+	}
+	c.Detail = fmt.Sprintf("%d bytes, slot %d counts: commit %d", s.Size, s.Newest, s.Slots[s.Newest].Seq)
+	if err := s.Check(bootID()); err != nil {
+		c.problem("%v", err)
+	}
+}
+
+func (v *verification) checkModule() {
+	c := v.add("module")
+	c.Detail = fmt.Sprintf("%d bytes", len(v.state.module))
+	if err := v.state.moduleErr; err != nil {
+		c.problem("%v", err)
+	}
+	if v.state.fits {
+		v.checkReferences(c)
+	}
+}
+
+// checkReferences looks for functions that the module does not have, which could not be put back.
+func (v *verification) checkReferences(c *Check) {
+	check := func(where string, index int32) {
+		if index < -1 || index >= int32(v.state.info.FuncCount) {
+			c.problem("%s refers to function %d, the module has %d", where, index, v.state.info.FuncCount)
+		}
+	}
+	for i, t := range v.state.state.Tables {
+		if v.state.info.Tables[i].Type != rewriter.FuncRef {
+			continue
+		}
+		for at, index := range t {
+			check(fmt.Sprintf("table %d, entry %d", v.state.info.Tables[i].Index, at), index)
+		}
+	}
+	for i, g := range v.state.state.Globals {
+		if rewriter.ValType(g.Type) == rewriter.FuncRef {
+			check(fmt.Sprintf("global %d", v.state.info.Globals[i].Index), int32(g.Lo))
+		}
+	}
+}
+
+func (v *verification) checkJournal() {
+	c := v.add("journal")
+	rec := v.state.recovery
+	c.Detail = fmt.Sprintf("%d commits behind the checkpoint, the last one is %d", rec.Records, v.state.state.Seq)
+	if rec.Torn {
+		c.note("its end is torn: what was appended behind commit %d and not synced is lost, as a power cut may do", rec.LastSeq)
+	}
+	if err := v.state.journalErr; err != nil {
+		c.problem("%v", err)
+	}
+	if v.state.journal == nil {
+		return
+	}
+	for i, s := range v.state.journal.Report() {
+		if s.Header == journal.HeaderDamaged && v.state.journalErr == nil {
+			c.problem("%s: %s", journalNames[i], s.HeaderProblem)
+		}
+	}
+}
+
+// nameRecord notes the pages that a record changes. A checkpoint that was cut off may have written
+// any of them, and their sums; recovery writes them anew.
+func (v *verification) nameRecord(r journal.Record) {
+	for offset, data := range r.Ranges() {
+		if len(data) == 0 {
+			continue
+		}
+		end := uint64(offset) + uint64(len(data)) - 1
+		for page := uint64(offset) / mmapmem.PageSize; page <= end/mmapmem.PageSize; page++ {
+			v.named[uint32(page)] = true
+		}
+	}
+}
+
+func (v *verification) checkMemory() error {
+	want := int64(v.state.slot.MemoryPages) * mmapmem.WasmPageSize
+	if v.state.fits && v.state.info.Memory == nil {
+		return nil
+	}
+	c := v.add("memory")
+	memory, err := os.Open(filepath.Join(v.report.Dir, memoryName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if !v.state.fits && want == 0 {
+			return nil // of a module without memory, perhaps
+		}
+		c.problem("%s is missing", memoryName)
+		return nil
+	case err != nil:
+		return err
+	}
+	defer memory.Close()
+	info, err := memory.Stat()
+	if err != nil {
+		return err
+	}
+	c.Detail = fmt.Sprintf("%d bytes", want)
+	if info.Size() < want {
+		c.problem("%s has %d bytes, %d were committed", memoryName, info.Size(), want)
+		return nil
+	}
+	if Mode(v.state.sidecar.Header.Mode) != Atomic {
+		return nil
+	}
+	return v.checkSums(memory, uint64(want))
+}
+
+// checkSums holds each page that the journal does not bring forward against its checksum.
+func (v *verification) checkSums(memory *os.File, size uint64) error {
+	c := v.add("page sums")
+	sums, err := os.Open(filepath.Join(v.report.Dir, sumsName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.problem("%s is missing", sumsName)
+		return nil
+	case err != nil:
+		return err
+	}
+	defer sums.Close()
+	var bad []uint32
+	if err := mmapmem.Verify(memory, sums, size, func(page uint32) {
+		if !v.named[page] {
+			bad = append(bad, page)
+		}
+	}); err != nil {
+		return err
+	}
+	c.Detail = fmt.Sprintf("%d pages of %d bytes", size/mmapmem.PageSize, mmapmem.PageSize)
+	const most = 16
+	for i := 0; i < len(bad); {
+		if len(c.Problems) == most {
+			c.problem("and %d pages more", len(bad)-i)
+			break
+		}
+		j := i + 1
+		for j < len(bad) && bad[j] == bad[j-1]+1 {
+			j++
+		}
+		if j == i+1 {
+			c.problem("page %d (addresses %#x to %#x) does not have its checksum", bad[i],
+				uint64(bad[i])*mmapmem.PageSize, uint64(bad[i]+1)*mmapmem.PageSize-1)
+		} else {
+			c.problem("pages %d to %d (addresses %#x to %#x) do not have their checksums", bad[i], bad[j-1],
+				uint64(bad[i])*mmapmem.PageSize, uint64(bad[j-1]+1)*mmapmem.PageSize-1)
+		}
+		i = j
+	}
+	return nil
+}
