@@ -1,0 +1,147 @@
+package mmrun_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/internal/crashtest"
+	"github.com/mmrun/mmrun/internal/guests"
+)
+
+var (
+	crashKills = flag.Int("crash.kills", 1000, "how many processes TestTorture kills")
+	crashSeed  = flag.Uint64("crash.seed", 0, "seed of the crash tests; 0 for one that is printed")
+)
+
+func TestMain(m *testing.M) {
+	crashtest.RunChild()
+	code := m.Run()
+	if dir, err := compiledDir(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// compiledDir is where compiled guests are kept, so that processes which live for milliseconds do not
+// compile.
+var compiledDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "mmrun-compiled-") })
+
+// seed is printed, so that a failure can be tried again. That repeats the events, and when a kill was
+// planned for; not at which instruction it struck.
+func seed(t testing.TB) uint64 {
+	s := *crashSeed
+	if s == 0 {
+		s = crashtest.RandomSeed()
+	}
+	t.Logf("seed: -crash.seed=%d", s)
+	return s
+}
+
+// tortures are the states that TestTorture kills processes over. The journal of 128 KiB is
+// switched and folded all the time.
+var tortures = []struct {
+	guest   string
+	sync    string
+	journal int64
+	onDisk  bool // else in memory, where syncs cost nothing and more kills hit the rest
+	share   int  // of the kills, in percent
+	events  int  // the most in the life of a child
+}{
+	{"cmap", "never", mmrun.MinJournalSize, false, 15, 2000},
+	{"cmap", "5ms", mmrun.DefaultJournalSize, true, 10, 2000},
+	{"btree", "never", mmrun.MinJournalSize, true, 10, 2000},
+	{"btree", "always", mmrun.MinJournalSize, true, 5, 100},
+	{"stores", "never", mmrun.MinJournalSize, false, 21, 600},
+	{"stores", "never", mmrun.DefaultJournalSize, false, 10, 600},
+	{"types", "never", mmrun.MinJournalSize, false, 10, 2000},
+	{"types", "1ms", mmrun.MinJournalSize, true, 5, 2000},
+	{"swap", "never", mmrun.MinJournalSize, false, 10, 60},
+	{"gomap", "never", mmrun.MinJournalSize, false, 4, 100},
+}
+
+// Whatever instant an atomic state's process is killed at - inside an event, a commit, a checkpoint, while
+// it opens, recovers or closes the state - the state is, byte for byte, that of the last acknowledged
+// event or of the one in flight.
+func TestTorture(t *testing.T) {
+	kills := *crashKills
+	if testing.Short() {
+		kills = min(kills, 100)
+	}
+	seed := seed(t)
+	var mu sync.Mutex
+	var totals crashtest.Totals
+	t.Run("lanes", func(t *testing.T) {
+		for i, x := range tortures {
+			t.Run(fmt.Sprintf("%s,sync=%s,journal=%dKiB,disk=%t", x.guest, x.sync, x.journal>>10, x.onDisk), func(t *testing.T) {
+				t.Parallel()
+				var wasm []byte
+				if x.guest == "gomap" {
+					wasm = guests.Go(t, x.guest)
+				} else {
+					wasm = guests.Load(t, x.guest)
+				}
+				lane := newLane(t, x.onDisk, wasm, crashtest.Child{Guest: x.guest, Seed: seed + uint64(i), Mode: mmrun.Atomic,
+					Sync: x.sync, JournalSize: x.journal})
+				planner := crashtest.Planner{Rand: rand.New(rand.NewPCG(seed, uint64(i))), Events: x.events}
+				for range kills * x.share / 100 {
+					out, err := lane.Round(planner.Next(lane))
+					if err != nil {
+						t.Fatalf("kill %d: %v", lane.Totals.Kills, err)
+					}
+					planner.Learn(out)
+				}
+				t.Log(lane.Totals)
+				mu.Lock()
+				defer mu.Unlock()
+				totals.Add(lane.Totals)
+			})
+		}
+	})
+	t.Log(totals)
+	if totals.Kills >= 1000 && (totals.Recovery < 50 || totals.Kept < 20 || totals.Lost < 20 ||
+		totals.Checkpoint < 10 || totals.Closing < 10) {
+		t.Error("too few kills have hit what they should hit")
+	}
+}
+
+func newLane(t *testing.T, onDisk bool, wasm []byte, c crashtest.Child) *crashtest.Lane {
+	t.Helper()
+	memory := memoryDir(t)
+	dir := memory
+	if onDisk {
+		dir = t.TempDir()
+	}
+	var err error
+	if c.CacheDir, err = compiledDir(); err != nil {
+		t.Fatal(err)
+	}
+	lane, err := crashtest.NewLane(ctx, dir, memory, wasm, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := lane.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return lane
+}
+
+// memoryDir is a directory on a file system in memory, if there is one: a kill loses nothing there either.
+func memoryDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "mmrun-crash-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
