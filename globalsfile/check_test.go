@@ -70,6 +70,28 @@ func TestCheckTellsWhetherTheStateCanBeTrusted(t *testing.T) {
 	}
 }
 
+// A slot that was complete and is damaged later: the older one must not stand in for it silently.
+// Complete means synced, or followed by the end of an event.
+func TestLostSlotIsFound(t *testing.T) {
+	for name, complete := range map[string]func(f *File) error{
+		"Sync":     (*File).Sync,
+		"EndEvent": func(f *File) error { f.EndEvent(11); return nil },
+	} {
+		m := newMemFS()
+		f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous, BootID: boot1}, stateA()))
+		if err := errors.Join(f.WriteSlot(stateB()), complete(f)); err != nil {
+			t.Fatal(err)
+		}
+		if err := must[Report](t)(f.Report()).Check(boot1); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		m.names["globals"].data[slotsOffset+20]++
+		if err := must[Report](t)(f.Report()).Check(boot1); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s, then damage: %v", name, err)
+		}
+	}
+}
+
 // mmrun verify shows the report; it has to name what is damaged.
 func TestReportNamesWhatIsDamaged(t *testing.T) {
 	m, f := twoStates(t, Continuous)

@@ -111,6 +111,60 @@ func TestPowerCutLosesNothingSynced(t *testing.T) {
 	t.Logf("%d power cuts", w.cuts)
 }
 
+// A killed process leaves stores that no sync has covered. The next one must not take the last
+// durable copy away before they are on the disk.
+func TestPowerCutAfterAKillLosesNothingSynced(t *testing.T) {
+	w := newWorld(t, Atomic)
+	errKilled := errors.New("killed")
+	reopen := func() {
+		hook := w.m.before
+		w.m.before = nil
+		w.f = must[*File](t)(Open(w.m, "globals"))
+		w.m.before = hook
+	}
+	for seq := uint64(2); seq <= 3; seq++ {
+		w.newest = seq
+		w.do(w.f.WriteSlot(numbered(seq)))
+		reopen()
+		w.cut("opened after a kill")
+
+		w.next.BootID[5]++
+		hook := w.m.before
+		w.m.before = func(string) error { return errKilled }
+		if err := w.f.SetHeader(w.next); !errors.Is(err, errKilled) {
+			t.Fatal(err)
+		}
+		w.m.before = hook
+		w.cut("killed in SetHeader")
+		reopen()
+		w.header = w.f.Header()
+		w.next.BootID[5]++
+		w.do(w.f.SetHeader(w.next))
+		w.header = w.next
+	}
+}
+
+// SetHeader has returned, power fails, and then one of the copies is damaged: the other has the
+// same header, not the one before.
+func TestBothHeaderCopiesAreDurable(t *testing.T) {
+	m := newMemFS()
+	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous, BootID: boot1, Clean: true}, numbered(1)))
+	for i := range 4 {
+		h := f.Header()
+		h.Clean = !h.Clean
+		if err := f.SetHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		for copyIndex := range 2 {
+			disk := m.crash(func() bool { return false })
+			disk.names["globals"].data[copyIndex*pageSize+70]++
+			if g := must[*File](t)(Open(disk, "globals")); g.Header() != h {
+				t.Fatalf("update %d, copy %d damaged: an old header", i, copyIndex)
+			}
+		}
+	}
+}
+
 // In atomic mode Check must never blame a power cut on damage.
 func TestCheckPassesEveryPowerCutInAtomicMode(t *testing.T) {
 	w := newWorld(t, Atomic)

@@ -63,12 +63,10 @@ func (r Report) Check(boot [16]byte) error {
 	if r.Header.Mode == Continuous {
 		sameBoot := r.Header.BootID == boot && boot != [16]byte{}
 		switch {
-		case sameBoot && r.InEvent:
+		case r.InEvent:
 			return fmt.Errorf("the process died inside event %d, or the event page is damaged: %w", r.EventSeq, ErrTorn)
 		case !sameBoot && !r.Header.Clean:
 			return fmt.Errorf("the machine went down after stores that had not been flushed: %w", ErrTorn)
-		case r.InEvent: // clean, which an event never is
-			return fmt.Errorf("the header says clean, the event page says inside event %d: %w", r.EventSeq, ErrTorn)
 		}
 	}
 	// The mark is stored after the slot, so it is never ahead unless a slot that was once

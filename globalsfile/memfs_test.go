@@ -1,6 +1,7 @@
 package globalsfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -53,7 +54,9 @@ func (m *memFS) op(format string, args ...any) error {
 	return nil
 }
 
-const sector = 512 // bytes that reach the disk together
+// sector is how many bytes reach the disk together. Disks promise 512, but the kernel may write a
+// page while a process stores to it, so that any piece of a sector may be there.
+const sector = 16
 
 // crash is a disk after a power cut now. Of what was not synced, each sector and each name is there
 // or not, as keep decides.
@@ -78,9 +81,10 @@ func (m *memFS) crash(keep func() bool) *memFS {
 		if len(data) != len(node.data) && keep() {
 			data = append(data, make([]byte, max(0, len(node.data)-len(data)))...)[:len(node.data)]
 		}
-		for at := 0; at < min(len(data), len(node.data)); at += sector {
-			if end := min(at+sector, len(data), len(node.data)); keep() {
-				copy(data[at:end], node.data[at:end])
+		for at, end := 0, min(len(data), len(node.data)); at < end; at += sector {
+			to := min(at+sector, end)
+			if !bytes.Equal(data[at:to], node.data[at:to]) && keep() {
+				copy(data[at:to], node.data[at:to])
 			}
 		}
 		c.names[name] = &inode{data: data, durable: slices.Clone(data)}

@@ -211,9 +211,16 @@ func TestInspectNeedsReadPermissionOnly(t *testing.T) {
 func TestStateLargerThanASlotMayBeIsRefused(t *testing.T) {
 	m := newMemFS()
 	f := must[*File](t)(Create(m, "globals", Header{Mode: Atomic}, &State{Seq: 1}))
-	huge := &State{Seq: 2, Meta: make([]byte, maxCapacity)}
+	huge := &State{Seq: 2, Tables: make([][]int32, 65)}
+	table := make([]int32, maxCapacity/64/4) // all tables share it
+	for i := range huge.Tables {
+		huge.Tables[i] = table
+	}
 	if err := f.WriteSlot(huge); err == nil {
 		t.Fatal("accepted")
+	}
+	if _, err := Create(m, "other", Header{Mode: Atomic}, huge); err == nil || len(m.names) != 1 {
+		t.Fatal("created", err)
 	}
 	if s := must[*State](t)(f.Read()); s.Seq != 1 {
 		t.Fatal("changed the state")
