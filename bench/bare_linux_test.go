@@ -1,0 +1,22 @@
+package bench_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/mmrun/mmrun/bench"
+)
+
+// BenchmarkBare is what a write of one page costs at least.
+func BenchmarkBare(b *testing.B) {
+	bare, err := bench.NewBare(filepath.Join(b.TempDir(), "bare"), 8*bench.MiB)
+	check(b, err)
+	defer bare.Close()
+	for name, op := range map[string]func() error{"pwrite": bare.Pwrite, "pwrite+fdatasync": bare.PwriteSync} {
+		b.Run("who="+name, func(b *testing.B) {
+			for b.Loop() {
+				check(b, op())
+			}
+		})
+	}
+}

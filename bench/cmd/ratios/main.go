@@ -1,0 +1,178 @@
+//go:build linux
+
+// Command ratios lets mmrun and its peers take turns inside one process and prints, as Markdown,
+// what they cost and whether the ratios that mmrun claims hold.
+//
+// Usage: ratios [-run REGEXP] [-rounds N] [-dir DIR] [-check]
+//
+// A figure is the median over all rounds. In a round each contestant works for about half a
+// millisecond, or for one operation if that takes longer, so that all meet the same machine and
+// what disturbs one of them now and then does not count. Ratios are made from those medians.
+//
+// DIR (default: the directory for temporary files) holds the states and the files of the peers.
+// With -check the exit status is 1 if a claim does not hold. Without it the status says only
+// whether everything ran: a noisy machine is not a failure.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mmrun/mmrun/bench"
+)
+
+// section is a group of measurements that share contestants.
+type section struct {
+	name string
+	run  func(*run) error
+}
+
+var sections = []section{
+	{"event", oneEvent},
+	{"random", randomPages},
+	{"sync", syncRate},
+}
+
+// run is what the sections work with and what they leave.
+type run struct {
+	wasm    []byte
+	dir     string
+	rounds  int
+	figures []figure
+	claims  []claim
+}
+
+// figure is one line of the table of figures.
+type figure struct{ what, value string }
+
+// claim is one line of the table of claims.
+type claim struct {
+	what, measured, limit string
+	holds                 bool
+}
+
+func (r *run) figure(what, format string, a ...any) {
+	r.figures = append(r.figures, figure{what, fmt.Sprintf(format, a...)})
+}
+
+// atMost and atLeast note a claim and whether it holds.
+func (r *run) atMost(what string, got, limit float64, unit string) {
+	r.claims = append(r.claims, claim{what, number(got) + unit, "at most " + number(limit) + unit, got <= limit})
+}
+
+func (r *run) atLeast(what string, got, limit float64, unit string) {
+	r.claims = append(r.claims, claim{what, number(got) + unit, "at least " + number(limit) + unit, got >= limit})
+}
+
+func number(f float64) string {
+	switch {
+	case f >= 1000:
+		return fmt.Sprintf("%.0f", f)
+	case f >= 10:
+		return fmt.Sprintf("%.1f", f)
+	}
+	return fmt.Sprintf("%.2f", f)
+}
+
+func main() {
+	pattern := flag.String("run", "", "only sections whose name matches this regular expression")
+	rounds := flag.Int("rounds", 51, "how often the contestants take turns")
+	dir := flag.String("dir", os.TempDir(), "where the files go; its file system is part of what is measured")
+	check := flag.Bool("check", false, "exit with status 1 if a claim does not hold")
+	flag.Parse()
+	holds, err := measure(*pattern, *rounds, *dir, os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "ratios:", err)
+		os.Exit(2)
+	}
+	if *check && !holds {
+		os.Exit(1)
+	}
+}
+
+func measure(pattern string, rounds int, parent string, out io.Writer) (holds bool, err error) {
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return false, err
+	}
+	wasm, err := bench.Module("stores")
+	if err != nil {
+		return false, err
+	}
+	all := run{}
+	for _, s := range sections {
+		if !re.MatchString(s.name) {
+			continue
+		}
+		r := &run{wasm: wasm, rounds: rounds}
+		if r.dir, err = os.MkdirTemp(parent, "mmrun-ratios-"); err != nil {
+			return false, err
+		}
+		fmt.Fprintln(os.Stderr, "measuring:", s.name)
+		err := s.run(r)
+		if e := os.RemoveAll(r.dir); err == nil {
+			err = e
+		}
+		if err != nil {
+			return false, fmt.Errorf("%s: %w", s.name, err)
+		}
+		all.figures = append(all.figures, r.figures...)
+		all.claims = append(all.claims, r.claims...)
+		runtime.GC()
+	}
+	return all.print(out, parent), nil
+}
+
+func (r *run) print(out io.Writer, dir string) (holds bool) {
+	fmt.Fprintf(out, "%s, %d processors, files on %s.\n\n", kernel(), runtime.NumCPU(), fileSystem(dir))
+	fmt.Fprint(out, "| claim | measured | limit | |\n|---|---|---|---|\n")
+	holds = true
+	for _, c := range r.claims {
+		verdict := "PASS"
+		if !c.holds {
+			verdict, holds = "**FAIL**", false
+		}
+		fmt.Fprintf(out, "| %s | %s | %s | %s |\n", c.what, c.measured, c.limit, verdict)
+	}
+	fmt.Fprint(out, "\n| what | cost |\n|---|---|\n")
+	for _, f := range r.figures {
+		fmt.Fprintf(out, "| %s | %s |\n", f.what, f.value)
+	}
+	return holds
+}
+
+func kernel() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return "Linux"
+	}
+	return "Linux " + regexp.MustCompile(`^\d+\.\d+`).FindString(unix.ByteSliceToString(u.Release[:]))
+}
+
+func fileSystem(dir string) string {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return err.Error()
+	}
+	switch s.Type {
+	case unix.EXT4_SUPER_MAGIC:
+		return "ext4"
+	case unix.XFS_SUPER_MAGIC:
+		return "xfs"
+	case unix.BTRFS_SUPER_MAGIC:
+		return "btrfs"
+	case unix.TMPFS_MAGIC:
+		return "tmpfs (which syncs nothing: choose another -dir)"
+	}
+	return fmt.Sprintf("a file system of type %#x", s.Type)
+}
+
+// path is a name in the section's own directory.
+func (r *run) path(name string) string { return filepath.Join(r.dir, name) }

@@ -1,0 +1,51 @@
+package bench
+
+import (
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+)
+
+// Plain is wazero alone.
+type Plain struct {
+	runtime wazero.Runtime
+	module  api.Module
+	setup   map[string]api.Function
+}
+
+// NewPlain instantiates the guest.
+func NewPlain(wasm []byte) (*Plain, error) {
+	p := &Plain{runtime: wazero.NewRuntime(ctx), setup: make(map[string]api.Function)}
+	var err error
+	if p.module, err = p.runtime.Instantiate(ctx, wasm); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Event is CallWithStack on a function that was looked up once.
+func (p *Plain) Event(export string) func([]uint64) error {
+	f := p.module.ExportedFunction(export)
+	return func(stack []uint64) error { return f.CallWithStack(ctx, stack) }
+}
+
+// CallEvent is Event with Call, which allocates its results.
+func (p *Plain) CallEvent(export string) func([]uint64) error {
+	f := p.module.ExportedFunction(export)
+	return func(stack []uint64) error {
+		_, err := f.Call(ctx, stack...)
+		return err
+	}
+}
+
+func (p *Plain) Setup(export string, params ...uint64) error {
+	f, ok := p.setup[export]
+	if !ok {
+		f = p.module.ExportedFunction(export)
+		p.setup[export] = f
+	}
+	_, err := f.Call(ctx, params...)
+	return err
+}
+
+func (p *Plain) Settle() error { return nil }
+func (p *Plain) Close() error  { return p.runtime.Close(ctx) }
