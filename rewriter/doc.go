@@ -22,7 +22,7 @@
 //	data count | added if it is missing and mmrun:init needs it
 //	code       | bodies of mmrun:init and of the functions that read and write globals, tables and segments;
 //	           | a flag is set before each instruction that changes a table or drops a segment
-//	data       | active segments are passive now
+//	data       | active segments are passive now; neighbours may be joined to one behind the others
 //	custom     | copied byte for byte, each in its place; a last one, "mmrun", says that this has been done
 //
 // Everything else is copied byte for byte. If the code can neither change a table nor drop a segment that it also

@@ -1,8 +1,6 @@
 package rewriter
 
-import (
-	"sort"
-)
+import "sort"
 
 // mmrun:init has one memory.init for each formerly active data segment, in their order:
 //
@@ -105,8 +103,7 @@ func (b *builder) places() (map[int]fixedSegment, func(start, end uint64) bool) 
 		}
 		offset, ok := b.m.constant(d.offset)
 		if !ok {
-			// It may lie anywhere, so that from here on nothing is known to be zero.
-			return places, sortedFree(append(all, fixedSegment{0, 1 << 33}))
+			break // it may lie anywhere, so that from here on nothing is known to be zero
 		}
 		place := fixedSegment{offset, offset + uint64(d.length)}
 		all = append(all, place)

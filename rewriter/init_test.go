@@ -120,6 +120,8 @@ func TestNeighbouringSegmentsAreMerged(t *testing.T) {
 		{"backwards", module(at(10, "c"), at(8, "ab")), []string{"c", "ab"}},
 		{"overlapping", module(at(8, "ab"), at(9, "c")), []string{"ab", "c"}},
 		{"something else between", module(at(10, "x"), at(8, "ab"), at(12, "c")), []string{"x", "ab", "c"}},
+		{"unknown place before", module(bs(0, 0x41, 6, 0x41, 6, 0x6a, 0x0b, 1, 'x'), at(8, "ab"), at(14, "c")), []string{"x", "ab", "c"}},
+		{"unknown place behind", module(at(8, "ab"), at(11, "c"), bs(0, 0x41, 4, 0x41, 6, 0x6a, 0x0b, 1, 'x')), []string{"", "", "x", "ab\x00c"}},
 		{"passive between", module(at(8, "ab"), bs(1, 1, 'p'), at(10, "c")), []string{"ab", "p", "c"}},
 		{"out of bounds", module(at(65534, "ab"), at(65536, "c")), []string{"ab", "c"}},
 		{"read by the code", reads(at(8, "ab"), at(10, "c"), at(11, "d")), []string{"ab", "", "", "cd"}},
