@@ -58,7 +58,7 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 	}
 	in := &Instance{dir: dir, opts: o, guest: g, functions: make(map[string]*Function)}
 	in.tx.in = in
-	in.files.add(lock.Close)
+	in.files.add(func() error { return unlock(lock) })
 	if err := in.resume(ctx, rt, wasm); err != nil {
 		return nil, errors.Join(err, in.files.close())
 	}

@@ -141,10 +141,10 @@ func buildDir(fsys disk.FS, dir string, fill func(building string) error) (*os.F
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(building), lock.Close())
+		return nil, errors.Join(err, os.RemoveAll(building), unlock(lock))
 	}
 	if err := fsys.SyncDir(parent); err != nil {
-		return nil, errors.Join(fmt.Errorf("state %s: %w", dir, err), lock.Close())
+		return nil, errors.Join(fmt.Errorf("state %s: %w", dir, err), unlock(lock))
 	}
 	return lock, nil
 }
@@ -168,7 +168,7 @@ func removeAbandoned(parent, prefix string) {
 		if tryLock(lock) == nil {
 			_ = os.RemoveAll(path)
 		}
-		_ = lock.Close()
+		_ = unlock(lock)
 	}
 }
 

@@ -20,4 +20,10 @@ func tryLock(f *os.File) error {
 	}
 }
 
+// unlock gives the lock up and closes its file. Closing alone is not enough: a program that this process
+// is just starting has a copy of the descriptor until it is executed, and with it the lock.
+func unlock(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
+}
+
 func isNotEmpty(err error) bool { return errors.Is(err, unix.ENOTEMPTY) }

@@ -17,4 +17,7 @@ func tryLock(f *os.File) error {
 		&windows.Overlapped{Offset: lockAt})
 }
 
+// unlock gives the lock up with its file.
+func unlock(f *os.File) error { return f.Close() }
+
 func isNotEmpty(err error) bool { return errors.Is(err, windows.ERROR_DIR_NOT_EMPTY) }
