@@ -40,8 +40,8 @@ type Child struct {
 	Views, Checkpoints, Folds, Reopens, Syncs int
 	// PauseAfter is the number of events after which the child waits to be killed; 0 for never.
 	PauseAfter uint64
-	// Long makes it end with an event that does not return: "spin" stores all the time, "host"
-	// waits in a host function.
+	// Long makes it go on, instead of waiting, with an event that does not end: "spin" is a guest's loop of
+	// stores, "host" calls the guest again and again.
 	Long string
 }
 
@@ -54,14 +54,15 @@ const (
 	Acked                       // event N is over, and Seq is that of the last commit
 	Checkpoint                  // nothing else runs meanwhile
 	Folding                     // a checkpoint, and events go on meanwhile
-	Folded                      // that checkpoint is over
+	Folded                      // a checkpoint is over
 	Closing
-	Paused // does nothing
-	Inside // a host function that the event N has called
+	Paused  // does nothing
+	Inside  // in the middle of an event, after some stores
+	Looping // about to begin an event that does not end
 )
 
 func (p Phase) String() string {
-	names := [...]string{"starting", "opening", "opened", "acked", "checkpoint", "folding", "folded", "closing", "paused", "inside"}
+	names := [...]string{"starting", "opening", "opened", "acked", "checkpoint", "folding", "folded", "closing", "paused", "inside", "looping"}
 	return names[p]
 }
 
@@ -225,6 +226,7 @@ func (r *running) act(ctx context.Context, rnd *mathrand.Rand, n uint64) error {
 		if err := r.in.Checkpoint(); err != nil {
 			return err
 		}
+		r.report(Report{Phase: Folded})
 	}
 	if chosen(r.Reopens) {
 		return r.reopen(ctx)
@@ -266,7 +268,7 @@ func (r *running) event(ctx context.Context, n uint64) error {
 func (r *running) long(ctx context.Context, n uint64) error {
 	switch r.Long {
 	case "spin":
-		r.report(Report{Phase: Inside, N: n})
+		r.report(Report{Phase: Looping, N: n})
 		_, err := r.in.Call(ctx, "spin_storing")
 		return fmt.Errorf("spin_storing has returned: %w", err)
 	case "host":

@@ -28,9 +28,7 @@ func Observe(ctx context.Context, mod api.Module, info rewriter.Info) (Image, er
 		results, err := f.Call(ctx, params...)
 		return Mask(results, f.Definition().ResultTypes()), err
 	}
-	if mem := mod.Memory(); mem != nil {
-		img.Memory, _ = mem.Read(0, mem.Size())
-	}
+	img.Memory = memoryOf(mod, info)
 	for _, g := range info.Globals {
 		var v [2]uint64
 		switch {
@@ -81,6 +79,16 @@ func Observe(ctx context.Context, mod api.Module, info rewriter.Info) (Image, er
 		img.Dropped = append(img.Dropped, mod.ExportedGlobal(s.Dropped).Get() != 0)
 	}
 	return img, nil
+}
+
+// memoryOf is the guest's own bytes. Without a memory wazero's Module.Memory gives something, and that
+// panics.
+func memoryOf(mod api.Module, info rewriter.Info) []byte {
+	if info.Memory == nil {
+		return nil
+	}
+	b, _ := mod.Memory().Read(0, mod.Memory().Size())
+	return b
 }
 
 // Diff tells how img differs from want; empty if it does not.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/tetratelabs/wazero"
 
@@ -54,11 +55,32 @@ func (t *Totals) Add(u Totals) {
 }
 
 func (t Totals) String() string {
-	return fmt.Sprintf("%d kills survived: %d before opening, %d while creating (%d left a state), %d in recovery, %d while opening without one, "+
-		"%d in a checkpoint, %d in a checkpoint with events, %d while closing, %d between events; in events: in-flight event kept %d, "+
-		"lost or not begun %d, torn and refused %d; %d events acknowledged, %d of them rolled back; %d commits recovered from the journal",
-		t.Kills, t.Starting, t.Creating, t.Created, t.Recovery, t.Opening, t.Checkpoint, t.Folding, t.Closing, t.Quiet,
-		t.Kept, t.Lost, t.Torn, t.Events, t.Failed, t.Commits)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d kills survived", t.Kills)
+	for _, x := range []struct {
+		n    int
+		what string
+	}{
+		{t.Starting, "before opening"},
+		{t.Creating, "while creating"},
+		{t.Created, "of these left a state"},
+		{t.Recovery, "in recovery"},
+		{t.Opening, "while opening with nothing to recover"},
+		{t.Checkpoint, "in a checkpoint"},
+		{t.Folding, "in a checkpoint with events"},
+		{t.Closing, "while closing"},
+		{t.Quiet, "between events"},
+		{t.Kept, "in an event that counts"},
+		{t.Lost, "in an event that does not, or just between"},
+		{t.Torn, "left a torn state, which was refused"},
+	} {
+		if x.n > 0 {
+			fmt.Fprintf(&b, ", %d %s", x.n, x.what)
+		}
+	}
+	fmt.Fprintf(&b, "; %d events acknowledged, %d of them rolled back; %d commits recovered from the journal",
+		t.Events, t.Failed, t.Commits)
+	return b.String()
 }
 
 // Lane is one state that children are killed over, and the twin that knows what it must be.
@@ -174,7 +196,7 @@ func (l *Lane) follow(out Outcome) error {
 // inFlight tells whether an event may have been under way when the child was killed.
 func inFlight(last Phase) bool {
 	switch last {
-	case Opened, Acked, Folding, Folded, Inside:
+	case Opened, Acked, Folding, Folded, Inside, Looping:
 		return true
 	}
 	return false
@@ -213,7 +235,7 @@ func (l *Lane) check(out Outcome) error {
 	l.Totals.Commits += int(recovered)
 	l.pending = recovered > 0
 	err = Compare(l.ctx, in, l.twin)
-	if err == nil && last == Inside && (l.Child.Mode == mmrun.Continuous || kept) {
+	if err == nil && (last == Inside && l.Child.Mode == mmrun.Continuous || (last == Inside || last == Looping) && kept) {
 		err = errors.New("an event that had not ended counts as ended")
 	}
 	if err = errors.Join(err, in.Close(l.ctx), rt.Close(l.ctx)); err == nil {

@@ -71,10 +71,7 @@ func (t *Twin) Close(ctx context.Context) error { return t.mod.Close(ctx) }
 
 // MemoryBytes is the size of the memory.
 func (t *Twin) MemoryBytes() uint64 {
-	if mem := t.mod.Memory(); mem != nil {
-		return uint64(mem.Size())
-	}
-	return 0
+	return uint64(len(memoryOf(t.mod, t.Info)))
 }
 
 // Event is the workload's event n for the state that the twin is in.
@@ -132,11 +129,7 @@ func (t *Twin) CheckOriginal(ctx context.Context) error {
 			return fmt.Errorf("original module: event %v: %w", e, err)
 		}
 	}
-	var got, want Image
-	if mem := mod.Memory(); mem != nil {
-		got.Memory, _ = t.mod.Memory().Read(0, t.mod.Memory().Size())
-		want.Memory, _ = mem.Read(0, mem.Size())
-	}
+	got, want := Image{Memory: memoryOf(t.mod, t.Info)}, Image{Memory: memoryOf(mod, t.Info)}
 	if diff := got.Diff(want); diff != "" {
 		return fmt.Errorf("the rewritten module does not do what the original does: %s", diff)
 	}

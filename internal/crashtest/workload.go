@@ -17,6 +17,8 @@ import (
 type rng struct {
 	*mathrand.Rand
 	bytes uint64 // size of the memory
+	// onlyCommits: an event that may trap must be one that does not.
+	onlyCommits bool
 }
 
 func (r rng) upTo(n int) uint64      { return uint64(r.IntN(n)) }
@@ -187,6 +189,23 @@ func types(r rng) Event {
 }
 
 func swap(r rng) Event {
+	if r.onlyCommits {
+		steps := []Step{
+			{Func: "swap"},
+			{Func: "table_size"},
+			{Func: "table_grow", Params: []uint64{r.upTo(2)}},
+			{Func: "table_fill", Params: []uint64{r.upTo(3), r.upTo(2)}},
+			{Func: "table_copy", Params: []uint64{r.upTo(4), r.upTo(2), r.upTo(2)}},
+			{Func: "set_null", Params: []uint64{r.upTo(4)}},
+			{Func: "keep", Params: []uint64{r.upTo(4)}},
+			{Func: "kept_is_null"},
+			{Func: "set_lanes", Params: []uint64{r.Uint64(), r.Uint64()}},
+			{Func: "get_lanes"},
+			{Func: "elem_drop"},
+			{Func: "data_drop"},
+		}
+		return Event{Steps: []Step{steps[r.IntN(len(steps))], steps[r.IntN(len(steps))]}}
+	}
 	steps := []Step{
 		{Func: "swap"},
 		{Func: "call", Params: []uint64{r.upTo(100)}},
@@ -230,7 +249,7 @@ type Workload struct {
 
 // Event is event number n on a memory of so many bytes.
 func (w *Workload) Event(n, memoryBytes uint64) Event {
-	e := workloads[w.Guest](rng{mathrand.New(mathrand.NewPCG(w.Seed, n)), memoryBytes})
+	e := workloads[w.Guest](rng{mathrand.New(mathrand.NewPCG(w.Seed, n)), memoryBytes, w.OnlyCommits})
 	switch {
 	case !w.OnlyCommits || e.End == Commits:
 		return e
