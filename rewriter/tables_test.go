@@ -189,3 +189,20 @@ func TestDroppedElementSegments(t *testing.T) {
 	g.wantTrap("init", 1)
 	g.call("init_empty")
 }
+
+// Active and declared segments are dropped by each instantiation, so there is nothing to keep.
+func TestOnlyPassiveElementSegmentsAreKept(t *testing.T) {
+	all := []byte{}
+	for i := range byte(3) { // table.init with and elem.drop of each segment
+		all = append(all, 0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 12, i, 0, 0xfc, 13, i)
+	}
+	_, info, err := Rewrite(build(vec(secType, typeVoid), vec(secFunction, bs(0)), vec(secTable, bs(0x70, 0, 1)),
+		vec(secElement, bs(0, 0x41, 0, 0x0b, 1, 0), bs(1, 0, 1, 0), bs(3, 0, 1, 0)), // active, passive, declared
+		vec(secCode, body(append(all, 0x0b)...))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(info.Segments) != 1 || info.Segments[0].Kind != ElemSegment || info.Segments[0].Index != 1 {
+		t.Errorf("Segments = %+v", info.Segments)
+	}
+}
