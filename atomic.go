@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mmrun/mmrun/journal"
+	"github.com/mmrun/mmrun/mmapmem"
 )
 
 // atomicKeeper keeps a state in Atomic mode: the guest runs on a private mapping, a commit is one
@@ -268,7 +269,7 @@ func (k *atomicKeeper) sync() error {
 func (k *atomicKeeper) abort() error {
 	in := k.in
 	if in.mem != nil {
-		if err := in.mem.Rollback(); err != nil {
+		if err := in.mem.Rollback(uint64(in.state.MemoryPages) * mmapmem.WasmPageSize); err != nil {
 			return err
 		}
 	}
