@@ -49,7 +49,7 @@ func (in *Instance) toContinuous(sidecar *globalsfile.File, memory disk.File) er
 	if err := in.settleContinuous(sidecar, memory, false); err != nil {
 		return err
 	}
-	return in.openContinuous(sidecar, memory)
+	return in.openContinuous(sidecar, memory, false)
 }
 
 // toAtomic turns a continuous state that was closed cleanly into an atomic one. It reads the

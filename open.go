@@ -285,7 +285,7 @@ func (in *Instance) openFiles(sidecar *globalsfile.File, has Mode, torn bool) er
 		return in.toContinuous(sidecar, memory)
 	}
 	if in.mode == Continuous {
-		return in.openContinuous(sidecar, memory)
+		return in.openContinuous(sidecar, memory, torn)
 	}
 	return in.openAtomic(sidecar, memory)
 }
@@ -459,12 +459,21 @@ func (in *Instance) settleContinuous(sidecar *globalsfile.File, memory disk.File
 	return in.fitMemory(memory)
 }
 
-func (in *Instance) openContinuous(sidecar *globalsfile.File, memory disk.File) error {
+func (in *Instance) openContinuous(sidecar *globalsfile.File, memory disk.File, torn bool) error {
 	if err := in.mapMemory(memory, mmapmem.Shared); err != nil {
 		return in.fileError(err)
 	}
-	in.keeper = &continuousKeeper{in: in, memory: memory, sidecar: sidecar,
-		boot: in.opts.bootID(), clean: sidecar.Header().Clean}
+	boot := in.opts.bootID()
 	sidecar.EndEvent(in.state.Seq)
+	if torn {
+		// Taken as it is: from here on this is the state, of this boot of the machine.
+		if err := sidecar.WriteSlot(in.state); err != nil {
+			return in.fileError(err)
+		}
+		if err := sidecar.SetClean(false, boot); err != nil {
+			return in.fileError(err)
+		}
+	}
+	in.keeper = &continuousKeeper{in: in, memory: memory, sidecar: sidecar, boot: boot, clean: sidecar.Header().Clean}
 	return nil
 }
