@@ -230,6 +230,9 @@ func (in *Instance) Meta() []byte {
 	return append([]byte(nil), in.state.Meta...)
 }
 
+// Dir is the state directory.
+func (in *Instance) Dir() string { return in.dir }
+
 // Mode is the mode the state is in.
 func (in *Instance) Mode() Mode { return in.mode }
 

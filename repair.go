@@ -1,0 +1,305 @@
+package mmrun
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/journal"
+	"github.com/mmrun/mmrun/mmapmem"
+)
+
+// RepairReport is what [Repair] did.
+type RepairReport struct {
+	Dir      string   `json:"state"`
+	Problems []string `json:"problems"`         // what was wrong; none: nothing was done
+	Seq      uint64   `json:"seq"`              // the commit that the state is at now
+	Backup   string   `json:"backup,omitempty"` // directory with the files as they were
+	// Lost says in words what could not be brought back.
+	Lost []string `json:"lost,omitempty"`
+}
+
+// errNeedsForce: there is no commit to go back to whose bytes are all there.
+var errNeedsForce = errors.New("no intact commit is left: with force it is taken as it is")
+
+// Repair brings a damaged state to its last intact commit: the last one whose bytes can all be
+// accounted for by the newest valid slot, the page sums and the journal up to its first damage. The
+// files as they were are kept in a directory beside the state. A state without damage is left alone.
+//
+// Damage that no commit can be told apart from (a page whose checksum is wrong and that the journal
+// does not hold, a lost slot, a torn continuous state) is an error that wraps ErrCorrupt or ErrTorn,
+// and changes nothing, unless force is given: then what is there is taken as it is, and the
+// report says what is doubtful. A module that is missing or wrong can only be put back by hand.
+func Repair(dir string, force bool) (*RepairReport, error) {
+	dir = filepath.Clean(dir)
+	if exists, err := stateExists(dir); err != nil {
+		return nil, err
+	} else if !exists {
+		return nil, asKind(ErrNotExist, fmt.Errorf("state %s: %w", dir, ErrNotExist))
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	r := &repair{verification: verification{report: &VerifyReport{Dir: dir}, named: make(map[uint32]bool)}, force: force}
+	r.out = &RepairReport{Dir: dir}
+	if err := r.do(); err != nil {
+		return r.out, err
+	}
+	return r.out, nil
+}
+
+type repair struct {
+	verification
+	force bool
+	out   *RepairReport
+}
+
+func (r *repair) do() error {
+	if err := r.run(); err != nil {
+		return fmt.Errorf("state %s: %w", r.out.Dir, err)
+	}
+	for _, c := range r.report.Checks {
+		for _, p := range c.Problems {
+			r.out.Problems = append(r.out.Problems, c.Name+": "+p)
+		}
+	}
+	if r.state.state != nil {
+		r.out.Seq = r.state.state.Seq
+	}
+	if len(r.out.Problems) == 0 {
+		return nil
+	}
+	if r.state.state == nil {
+		return asKind(ErrCorrupt, fmt.Errorf("state %s: cannot be repaired: %s", r.out.Dir, r.out.Problems[0]))
+	}
+	if !r.state.fits {
+		return asKind(ErrCorrupt, fmt.Errorf("state %s: cannot be repaired before its module is back in place: %w",
+			r.out.Dir, r.state.moduleErr))
+	}
+	if err := r.judge(); err != nil {
+		return err
+	}
+	backup, err := backUp(r.out.Dir)
+	if err != nil {
+		return fmt.Errorf("state %s: keep the damaged files: %w", r.out.Dir, err)
+	}
+	r.out.Backup = backup
+	if Mode(r.state.sidecar.Header.Mode) == Continuous {
+		err = r.repairContinuous()
+	} else {
+		err = r.repairAtomic()
+	}
+	if err != nil {
+		return fmt.Errorf("state %s: repair (the files as they were are in %s): %w", r.out.Dir, backup, err)
+	}
+	return nil
+}
+
+// judge says what is lost, and refuses what only force may accept.
+func (r *repair) judge() error {
+	v := r.state
+	doubtful := func(kind error, format string, args ...any) error {
+		what := fmt.Sprintf(format, args...)
+		if !r.force {
+			return asKind(kind, fmt.Errorf("state %s: %s; %w", r.out.Dir, what, errNeedsForce))
+		}
+		r.out.Lost = append(r.out.Lost, what)
+		return nil
+	}
+	if v.journalErr != nil || v.recovery.Torn {
+		r.out.Lost = append(r.out.Lost, fmt.Sprintf("all commits after %d", v.state.Seq))
+	}
+	switch err := v.sidecar.Check(bootID()); {
+	case errors.Is(err, globalsfile.ErrTorn):
+		if err := doubtful(ErrTorn, "memory and globals may not belong together: %v", err); err != nil {
+			return err
+		}
+	case err != nil && v.recovery.Records == 0: // the journal does not lead on from the older slot
+		if err := doubtful(ErrCorrupt, "the globals are those of commit %d, memory is newer: %v", v.slot.Seq, err); err != nil {
+			return err
+		}
+	}
+	for _, c := range r.report.Checks {
+		if c.Name != "memory" && c.Name != "page sums" {
+			continue
+		}
+		for _, p := range c.Problems {
+			if err := doubtful(ErrCorrupt, "%s: %s", c.Name, p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *repair) repairAtomic() (err error) {
+	dir := r.out.Dir
+	var files closers
+	defer func() { err = errors.Join(err, files.close()) }()
+	sidecar, err := globalsfile.Open(disk.OS, filepath.Join(dir, globalsName))
+	if err != nil {
+		return err
+	}
+	files.add(sidecar.Close)
+	fo := &folder{dir: dir, sidecar: sidecar, logger: slog.New(slog.DiscardHandler), state: cloneState(r.state.slot)}
+	end := int64(r.state.state.MemoryPages) * mmapmem.WasmPageSize
+	if r.state.info.Memory != nil {
+		open := func(name string) (disk.File, error) {
+			f, err := disk.OS.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, filePerm)
+			if err == nil {
+				files.add(f.Close)
+			}
+			return f, err
+		}
+		if fo.memory, err = open(memoryName); err != nil {
+			return err
+		}
+		sums, err := open(sumsName)
+		if err != nil {
+			return err
+		}
+		if err := fo.memory.Truncate(end); err != nil {
+			return err
+		}
+		fo.sums = mmapmem.NewSums(sums)
+		fo.patcher = mmapmem.NewPatcher(fo.memory, fo.sums)
+	}
+	if r.state.journal != nil {
+		// The error, if there is one, is the damage: what came before it has been applied.
+		from := fo.state.Seq
+		if _, err := r.state.journal.Replay(from, fo.apply); err != nil && fo.state.Seq != r.state.state.Seq {
+			return err
+		}
+	}
+	if err := fo.publish(); err != nil {
+		return err
+	}
+	if fo.memory != nil {
+		if err := fo.sums.Build(fo.memory, uint64(end)); err != nil {
+			return err
+		}
+		if err := fo.sums.Sync(); err != nil {
+			return err
+		}
+	}
+	// The journal comes last: until then a repair that is cut off can be run again.
+	j, err := journal.Create(disk.OS, dir, r.segmentSize(), fo.state.Seq)
+	if err != nil {
+		return err
+	}
+	r.out.Seq = fo.state.Seq
+	return j.Close()
+}
+
+// segmentSize is the size of the journal's segments, as far as it can still be seen.
+func (r *repair) segmentSize() int64 {
+	for _, name := range journalNames {
+		if fi, err := os.Stat(filepath.Join(r.out.Dir, name)); err == nil && fi.Size() >= MinJournalSize/2 && fi.Size() <= DefaultJournalSize {
+			return fi.Size()
+		}
+	}
+	return DefaultJournalSize / 2
+}
+
+// repairContinuous accepts a torn state.
+func (r *repair) repairContinuous() error {
+	sidecar, err := globalsfile.Open(disk.OS, filepath.Join(r.out.Dir, globalsName))
+	if err != nil {
+		return err
+	}
+	s := cloneState(r.state.state)
+	seq, _ := sidecar.Event()
+	s.Seq = max(s.Seq, seq)
+	if r.state.info.Memory != nil {
+		path := filepath.Join(r.out.Dir, memoryName)
+		fi, err := os.Stat(path)
+		if err != nil {
+			return errors.Join(err, sidecar.Close())
+		}
+		end := max(int64(s.MemoryPages), fi.Size()/mmapmem.WasmPageSize)
+		s.MemoryPages = uint32(min(end, int64(r.state.maxPages())))
+		if err := os.Truncate(path, int64(s.MemoryPages)*mmapmem.WasmPageSize); err != nil {
+			return errors.Join(err, sidecar.Close())
+		}
+	}
+	err = sidecar.WriteSlot(s)
+	if err == nil {
+		sidecar.EndEvent(s.Seq)
+		err = sidecar.Sync()
+	}
+	if err == nil {
+		err = sidecar.SetClean(true, bootID())
+	}
+	r.out.Seq = s.Seq
+	return errors.Join(err, sidecar.Close())
+}
+
+// backUp copies the files of a state into a new directory beside it, holes as holes.
+func backUp(dir string) (string, error) {
+	var backup string
+	for n := 1; ; n++ {
+		backup = dir + ".damaged-" + strconv.Itoa(n)
+		err := os.Mkdir(backup, dirPerm)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, os.ErrExist) {
+			return "", err
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		if e.Name() == lockName || !e.Type().IsRegular() {
+			continue
+		}
+		if err := copySparse(filepath.Join(backup, e.Name()), filepath.Join(dir, e.Name())); err != nil {
+			return "", err
+		}
+	}
+	return backup, errors.Join(disk.OS.SyncDir(backup), disk.OS.SyncDir(filepath.Dir(backup)))
+}
+
+// copySparse copies a file and leaves out runs of zeros.
+func copySparse(to, from string) (err error) {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, filePerm)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dst.Close()) }()
+	buf, zeros := make([]byte, mmapmem.WasmPageSize), make([]byte, mmapmem.WasmPageSize)
+	for offset := int64(0); ; {
+		n, err := io.ReadFull(src, buf)
+		if n > 0 && !bytes.Equal(buf[:n], zeros[:n]) {
+			if _, err := dst.WriteAt(buf[:n], offset); err != nil {
+				return err
+			}
+		}
+		offset += int64(n)
+		switch {
+		case err == io.EOF, errors.Is(err, io.ErrUnexpectedEOF):
+			if err := dst.Truncate(offset); err != nil {
+				return err
+			}
+			return dst.Sync()
+		case err != nil:
+			return err
+		}
+	}
+}
