@@ -267,7 +267,7 @@ func (in *Instance) openFiles(sidecar *globalsfile.File, has Mode, torn bool) er
 	var memory disk.File
 	if in.guest.info.Memory != nil {
 		var err error
-		if memory, err = in.openFile(memoryName, 0); err != nil {
+		if memory, err = in.openFile(memoryName); err != nil {
 			return in.fileError(err)
 		}
 	}
@@ -290,8 +290,8 @@ func (in *Instance) openFiles(sidecar *globalsfile.File, has Mode, torn bool) er
 	return in.openAtomic(sidecar, memory)
 }
 
-func (in *Instance) openFile(name string, flag int) (disk.File, error) {
-	f, err := in.opts.fs.OpenFile(filepath.Join(in.dir, name), os.O_RDWR|flag, filePerm)
+func (in *Instance) openFile(name string) (disk.File, error) {
+	f, err := in.opts.fs.OpenFile(filepath.Join(in.dir, name), os.O_RDWR, filePerm)
 	if err != nil {
 		return nil, err
 	}
@@ -299,22 +299,32 @@ func (in *Instance) openFile(name string, flag int) (disk.File, error) {
 	return f, nil
 }
 
+// memorySize is the length of the memory file. Shorter than the committed memory is damage. That is
+// to be found before the journal is replayed, which makes the file as long as the records want it:
+// what had been cut off would come back as zeros.
+func (in *Instance) memorySize(memory disk.File) (int64, error) {
+	size, err := memory.Size()
+	if err != nil {
+		return 0, in.fileError(err)
+	}
+	if want := int64(in.state.MemoryPages) * mmapmem.WasmPageSize; size < want {
+		return 0, asKind(ErrCorrupt, fmt.Errorf("state %s: %s has %d bytes, %d were committed (run: mmrun verify %s)",
+			in.dir, memoryName, size, want, in.dir))
+	}
+	return size, nil
+}
+
 // fitMemory makes the memory file as long as the committed memory. What lies behind it was never
-// committed: growth extends the file inside an event. Shorter than that is damage.
+// committed: growth extends the file inside an event.
 func (in *Instance) fitMemory(memory disk.File) error {
 	if memory == nil {
 		return nil
 	}
-	size, err := memory.Size()
+	size, err := in.memorySize(memory)
 	if err != nil {
-		return in.fileError(err)
+		return err
 	}
-	want := int64(in.state.MemoryPages) * mmapmem.WasmPageSize
-	switch {
-	case size < want:
-		return asKind(ErrCorrupt, fmt.Errorf("state %s: %s has %d bytes, %d were committed (run: mmrun verify %s)",
-			in.dir, memoryName, size, want, in.dir))
-	case size > want:
+	if want := int64(in.state.MemoryPages) * mmapmem.WasmPageSize; size > want {
 		if err := memory.Truncate(want); err != nil {
 			return in.fileError(err)
 		}
@@ -344,7 +354,10 @@ func (in *Instance) mapMemory(memory disk.File, kind mmapmem.Kind) error {
 func (in *Instance) openAtomic(sidecar *globalsfile.File, memory disk.File) error {
 	fo := &folder{dir: in.dir, memory: memory, sidecar: sidecar, logger: in.opts.logger, state: cloneState(in.state)}
 	if memory != nil {
-		f, err := in.openFile(sumsName, os.O_CREATE)
+		if _, err := in.memorySize(memory); err != nil {
+			return err
+		}
+		f, err := in.openFile(sumsName)
 		if err != nil {
 			return in.fileError(err)
 		}
