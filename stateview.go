@@ -98,10 +98,13 @@ func (v *stateView) readModule() error {
 
 // maxPages is the most that the memory can have grown to, in wasm pages.
 func (v *stateView) maxPages() uint32 {
-	if v.fits {
-		return (&guest{info: v.info}).maxPages()
+	switch {
+	case !v.fits:
+		return mmapmem.MaxWasmPages
+	case v.info.Memory == nil:
+		return 0
 	}
-	return mmapmem.MaxWasmPages
+	return (&guest{info: v.info}).maxPages()
 }
 
 // apply brings the small state forward by a record of the journal. What it refuses, recovery refuses.

@@ -1,0 +1,8 @@
+// Command mmrun runs WebAssembly modules whose memory never dies. See mmrun --help.
+package main
+
+import "os"
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mmrun/mmrun"
+)
+
+const (
+	moduleSuffix = ".wasm"
+	stateSuffix  = ".state"
+)
+
+// target is what a command works on.
+type target struct {
+	module string // path of the module's file; empty if a state directory was named
+	state  string // path of the state directory, which may not exist yet if there is a module
+}
+
+func (a *app) target(arg string) (target, error) {
+	info, err := os.Stat(arg)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return target{}, missingTarget(arg)
+	case err != nil:
+		return target{}, err
+	case !info.IsDir():
+		state := strings.TrimSuffix(arg, moduleSuffix) + stateSuffix
+		if a.state != "" {
+			state = a.state
+		}
+		return target{module: arg, state: state}, nil
+	case a.state != "":
+		return target{}, usagef("--state %s: %s is a directory, thus a state itself; --state goes with a module", a.state, arg)
+	}
+	return target{state: arg}, nil
+}
+
+func missingTarget(arg string) error {
+	if !strings.HasSuffix(arg, moduleSuffix) {
+		return fmt.Errorf("%s: there is no such module or state directory", arg)
+	}
+	state := strings.TrimSuffix(arg, moduleSuffix) + stateSuffix
+	if exists, err := mmrun.Exists(state); err == nil && exists {
+		return fmt.Errorf("module %s: no such file (its state %s can be used without it, as TARGET)", arg, state)
+	}
+	return fmt.Errorf("module %s: no such file", arg)
+}
+
+// wasm is the module to open the state with, nil for the one kept in it.
+func (t target) wasm() ([]byte, error) {
+	if t.module == "" {
+		return nil, nil
+	}
+	wasm, err := os.ReadFile(t.module)
+	if err != nil {
+		return nil, fmt.Errorf("module: %w", err)
+	}
+	return wasm, nil
+}
+
+// existing is an error if there is no state yet.
+func (t target) existing() error {
+	exists, err := mmrun.Exists(t.state)
+	if err != nil || exists {
+		return err
+	}
+	if t.module != "" {
+		return fmt.Errorf("state %s: does not exist yet (mmrun call and mmrun run create it)", t.state)
+	}
+	return fmt.Errorf("state %s: the directory is empty, not a state", t.state)
+}
+
+// name is what the guest is told that it is called, the same for a module and its state.
+func (t target) name() string {
+	if t.module != "" {
+		return strings.TrimSuffix(filepath.Base(t.module), moduleSuffix)
+	}
+	return strings.TrimSuffix(filepath.Base(t.state), stateSuffix)
+}
+
+// exactTarget is the check of a command line that is one TARGET.
+func exactTarget(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return usagef("%d arguments given, want one TARGET: a module or a state directory (usage: %s)", len(args), cmd.UseLine())
+	}
+	return nil
+}
+
+// completeTarget offers modules and directories as the first argument.
+func completeTarget(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	// Directories are always offered along with files of an extension.
+	return []string{strings.TrimPrefix(moduleSuffix, ".")}, cobra.ShellCompDirectiveFilterFileExt
+}
