@@ -5,7 +5,7 @@
 //
 // Usage: ratios [-run REGEXP] [-rounds N] [-dir DIR] [-check]
 //
-// A figure is the median over all rounds. In a round each contestant works for about half a
+// A figure is the median over all rounds, with the middle half of them in parentheses. In a round each contestant works for about half a
 // millisecond, or for one operation if that takes longer, so that all meet the same machine and
 // what disturbs one of them now and then does not count. Ratios are made from those medians.
 //
@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
@@ -36,8 +37,16 @@ type section struct {
 
 var sections = []section{
 	{"event", oneEvent},
+	{"commit", commitCost},
 	{"random", randomPages},
 	{"sync", syncRate},
+	{"view", viewCost},
+	{"rollback", rollbackCost},
+	{"resume", resumeTime},
+	{"recovery", recoveryTime},
+	{"checkpoint", checkpointSpeed},
+	{"background", backgroundCheckpoint},
+	{"large", largeEvent},
 }
 
 // run is what the sections work with and what they leave.
@@ -87,6 +96,7 @@ func main() {
 	dir := flag.String("dir", os.TempDir(), "where the files go; its file system is part of what is measured")
 	check := flag.Bool("check", false, "exit with status 1 if a claim does not hold")
 	flag.Parse()
+	runtime.LockOSThread() // see clock
 	holds, err := measure(*pattern, *rounds, *dir, os.Stdout)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "ratios:", err)
@@ -125,7 +135,7 @@ func measure(pattern string, rounds int, parent string, out io.Writer) (holds bo
 		}
 		all.figures = append(all.figures, r.figures...)
 		all.claims = append(all.claims, r.claims...)
-		runtime.GC()
+		debug.FreeOSMemory()
 	}
 	return all.print(out, parent), nil
 }
