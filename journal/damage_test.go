@@ -175,3 +175,20 @@ func TestErrorOfTheCallerEndsTheReplay(t *testing.T) {
 		}
 	}
 }
+
+func TestDamageOfTheLastSyncedRecordIsFound(t *testing.T) {
+	m := newMemFS()
+	j := mustCreate(t, m, MinSize, 0)
+	appendAll(t, j, "1", "2")
+	last := j.active.tail
+	appendAll(t, j, "3")
+	if err := j.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	m.files["journal.0"].data[last+recordHeaderSize] ^= 1
+	if got, _, err := recovered(t, m, "", 0); texts(got) != "1 2" || !errors.Is(err, ErrCorrupt) {
+		t.Errorf("%s, %v", texts(got), err)
+	} else {
+		t.Log(err)
+	}
+}

@@ -95,7 +95,8 @@ func (h *header) encode(b *[headerBytes]byte) (crc uint32) {
 
 // putHeader stores an encoded header into a mapping. The magic goes first as "being written"
 // and last as itself, so that a kill between two stores leaves a header that is known to be
-// unfinished, and a header that is neither finished nor unfinished is known to be damaged.
+// unfinished, and a header that is neither finished nor unfinished is known to be damaged. No
+// test can stop between the stores; TestKillWhileAHeaderIsWritten checks what would be found.
 func putHeader(mapping []byte, b *[headerBytes]byte) {
 	copy(mapping[0:8], magicBusy[:])
 	copy(mapping[8:headerBytes], b[8:])

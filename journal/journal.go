@@ -233,7 +233,6 @@ func (j *Journal) Sync() error {
 // unsynced is a part of a segment's life that may not be on the disk yet.
 type unsynced struct {
 	seg  *segment // nil: all is synced
-	salt uint64
 	tail int64
 	last uint64
 }
@@ -242,37 +241,25 @@ func (s *segment) unsynced() unsynced {
 	if !s.begun || s.synced == s.tail {
 		return unsynced{}
 	}
-	return unsynced{s, s.header.salt, s.tail, s.last}
+	return unsynced{s, s.tail, s.last}
 }
 
-// holds tells whether the segment is still in the life that u is about. If it is not, it has
-// been released meanwhile, so u is durable elsewhere; and its new life must not be synced in
-// place of the old one, since that could be before the segment that the new life follows.
-func (u unsynced) holds() bool { return u.seg.begun && u.seg.header.salt == u.salt }
-
-// sync is called with syncMu held.
+// sync is called with syncMu held, which Release takes, too: so the segment that u is about is
+// not begun anew meanwhile, which would be synced before the one that it then follows.
 func (j *Journal) sync(u unsynced) error {
 	if u.seg == nil {
 		return nil
 	}
-	j.mu.Lock()
-	err, holds := j.usable(), u.holds()
-	j.mu.Unlock()
-	if err != nil || !holds {
-		return err
-	}
-	err = u.seg.file.Sync()
+	err := u.seg.file.Sync()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err != nil {
 		return j.fail(err)
 	}
-	if u.holds() {
-		u.seg.synced = u.tail
-		j.durable = max(j.durable, u.last)
-		if u.seg.tail == u.tail {
-			u.seg.putEndMark(j.durable) // it tells from now on how far this sync went
-		}
+	u.seg.synced = u.tail
+	j.durable = max(j.durable, u.last)
+	if u.seg.tail == u.tail {
+		u.seg.putEndMark(j.durable) // it tells from now on how far this sync went
 	}
 	return nil
 }
