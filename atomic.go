@@ -191,7 +191,7 @@ func (k *atomicKeeper) wait() error {
 	}
 	f := k.running
 	err := f.wait()
-	if err != nil && !errors.Is(err, errUnknownOnDisk) {
+	if err != nil && !final(err) {
 		if sealed := k.journal.Sealed(); sealed != nil {
 			f = k.folder.start(sealed)
 			k.running = f
@@ -199,7 +199,7 @@ func (k *atomicKeeper) wait() error {
 		}
 	}
 	switch {
-	case errors.Is(err, errUnknownOnDisk):
+	case final(err):
 		return k.in.poisonWith(err)
 	case err != nil:
 		return fmt.Errorf("state %s: checkpoint: %w", k.in.dir, err)
@@ -214,7 +214,7 @@ func (k *atomicKeeper) wait() error {
 // failed fold stays where it is until its segment is needed.
 func (k *atomicKeeper) evict() error {
 	if err := k.running.wait(); err != nil {
-		if errors.Is(err, errUnknownOnDisk) {
+		if final(err) {
 			return err
 		}
 		return nil
@@ -297,7 +297,7 @@ func (k *atomicKeeper) seal() (func() error, error) {
 	}
 	return func() error {
 		err := f.wait()
-		if errors.Is(err, errUnknownOnDisk) {
+		if final(err) {
 			return k.in.poisonWith(err)
 		}
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/mmrun/mmrun/globalsfile"
@@ -12,9 +11,6 @@ import (
 	"github.com/mmrun/mmrun/journal"
 	"github.com/mmrun/mmrun/mmapmem"
 )
-
-// errUnknownOnDisk: a sync failed, so nothing is known about what the files hold.
-var errUnknownOnDisk = errors.New("a sync failed, what is on the disk is unknown")
 
 // folder brings the files of an atomic state forward: journal records go in, page images, page
 // sums and a globals slot come out. It works from the records alone and never looks at the
@@ -79,7 +75,7 @@ func (fo *folder) run(sealed *journal.Sealed) error {
 	// it is on the disk. Without this sync a power cut could keep the change, lose the record
 	// and with it the rest of the event.
 	if err := sealed.Sync(); err != nil {
-		return fmt.Errorf("%w: %w", errUnknownOnDisk, err)
+		return fmt.Errorf("%w: %w", mmapmem.ErrSync, err)
 	}
 	if err := sealed.Replay(fo.apply); err != nil {
 		return err
@@ -112,15 +108,10 @@ func (fo *folder) publish() error {
 		if err := fo.patcher.Flush(); err != nil {
 			return err
 		}
-		// Pages and sums must be on the disk before the slot that counts on them: recovery
-		// skips the records that a slot covers. The two files sync side by side.
-		var sumsErr error
-		var both sync.WaitGroup
-		both.Go(func() { sumsErr = fo.sums.Sync() })
-		err := fo.memory.Sync()
-		both.Wait()
-		if err = errors.Join(err, sumsErr); err != nil {
-			return fmt.Errorf("%w: %w", errUnknownOnDisk, err)
+		// Pages must be on the disk before the slot that counts on them: recovery skips the
+		// records that a slot covers.
+		if err := fo.memory.Sync(); err != nil {
+			return fmt.Errorf("%w: %w", mmapmem.ErrSync, err)
 		}
 	}
 	if err := fo.sidecar.WriteSlot(fo.state); err != nil {
@@ -128,7 +119,14 @@ func (fo *folder) publish() error {
 	}
 	// And the slot before the segment is released: its records are overwritten then.
 	if err := fo.sidecar.Sync(); err != nil {
-		return fmt.Errorf("%w: %w", errUnknownOnDisk, err)
+		return fmt.Errorf("%w: %w", mmapmem.ErrSync, err)
 	}
 	return nil
+}
+
+// final tells whether an error of a fold is one that trying again cannot mend: a failed sync, or a
+// damaged page.
+func final(err error) bool {
+	return errors.Is(err, mmapmem.ErrSync) || errors.Is(err, mmapmem.ErrSum) || errors.Is(err, journal.ErrCorrupt) ||
+		errors.Is(err, journal.ErrFailed)
 }

@@ -229,7 +229,7 @@ func (in *Instance) resume(ctx context.Context, rt wazero.Runtime, wasm []byte) 
 // fileError gives an error of a lower package its place and its kind.
 func (in *Instance) fileError(err error) error {
 	switch {
-	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, journal.ErrCorrupt), errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, journal.ErrCorrupt), errors.Is(err, mmapmem.ErrSum), errors.Is(err, fs.ErrNotExist):
 		return asKind(ErrCorrupt, fmt.Errorf("state %s: %w (run: mmrun verify %s)", in.dir, err, in.dir))
 	case errors.Is(err, globalsfile.ErrVersion):
 		return asKind(ErrUnsupported, fmt.Errorf("state %s: %w", in.dir, err))

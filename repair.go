@@ -172,6 +172,9 @@ func (r *repair) repairAtomic() (err error) {
 		}
 		fo.sums = mmapmem.NewSums(sums)
 		fo.patcher = mmapmem.NewPatcher(fo.memory, fo.sums)
+		if r.force {
+			fo.patcher.Lenient()
+		}
 	}
 	if r.state.journal != nil {
 		// The error, if there is one, is the damage: what came before it has been applied.

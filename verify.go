@@ -90,6 +90,8 @@ type verification struct {
 	report *VerifyReport
 	state  *stateView
 	named  map[uint32]bool // pages that the journal brings forward, by index
+	// suspects are those of them that do not have their checksum; nil until all are known.
+	suspects map[uint32]*mmapmem.Suspect
 }
 
 func (v *verification) run() error {
@@ -193,8 +195,8 @@ func (v *verification) checkJournal() {
 	}
 }
 
-// nameRecord notes the pages that a record changes. A checkpoint that was cut off may have written
-// any of them, and their sums; recovery writes them anew.
+// nameRecord notes the pages that a record changes. A checkpoint that was cut off may have been
+// writing any of them; see mmapmem.Patcher.
 func (v *verification) nameRecord(r journal.Record) {
 	for offset, data := range r.Ranges() {
 		if len(data) == 0 {
@@ -205,6 +207,22 @@ func (v *verification) nameRecord(r journal.Record) {
 			v.named[uint32(page)] = true
 		}
 	}
+}
+
+// patchSuspects applies a record to the pages under suspicion.
+func (v *verification) patchSuspects(r journal.Record) error {
+	for offset, data := range r.Ranges() {
+		for len(data) > 0 {
+			at := int(offset % mmapmem.PageSize)
+			n := min(len(data), mmapmem.PageSize-at)
+			if s := v.suspects[offset/mmapmem.PageSize]; s != nil {
+				s.Patch(at, data[:n])
+			}
+			offset += uint32(n)
+			data = data[n:]
+		}
+	}
+	return nil
 }
 
 func (v *verification) checkMemory() error {
@@ -253,13 +271,31 @@ func (v *verification) checkSums(memory *os.File, size uint64) error {
 	}
 	defer sums.Close()
 	var bad []uint32
+	v.suspects = make(map[uint32]*mmapmem.Suspect)
 	if err := mmapmem.Verify(memory, sums, size, func(page uint32) {
 		if !v.named[page] {
 			bad = append(bad, page)
+			return
 		}
+		v.suspects[page] = nil
 	}); err != nil {
 		return err
 	}
+	for page := range v.suspects {
+		if v.suspects[page], err = mmapmem.NewSuspect(memory, sums, page); err != nil {
+			return err
+		}
+	}
+	if len(v.suspects) > 0 && v.state.journal != nil {
+		// The damage of the journal, if there is any, has been reported.
+		_, _ = v.state.journal.Replay(v.state.slot.Seq, v.patchSuspects)
+	}
+	for page, s := range v.suspects {
+		if !s.Innocent() {
+			bad = append(bad, page)
+		}
+	}
+	slices.Sort(bad)
 	c.Detail = fmt.Sprintf("%d pages of %d bytes", size/mmapmem.PageSize, mmapmem.PageSize)
 	const most = 16
 	for i := 0; i < len(bad); {

@@ -18,13 +18,24 @@ const patchRun = 256
 // times is read and written once. It works on the file alone and may do so while a Private
 // Memory lies on the same file, as long as every page it names is private there.
 //
-// Nothing is durable before the caller syncs the file (and the sums).
+// A page that is read, because it is changed in part, must have its checksum: otherwise the damage
+// would get a new checksum and never be found. The exception is a page that an interrupted patch
+// was about to write. Its new sum is on the disk, and applying the same ranges again leads to that
+// sum (the page itself may be the old one, the new one, or torn between them).
+//
+// The pages are not durable before the caller syncs the file.
 type Patcher struct {
 	file  disk.File
 	sums  *Sums // nil: none are kept
 	pages map[uint32]*[PageSize]byte
 	free  []*[PageSize]byte
 	run   []byte
+
+	lenient bool
+	// suspects are pages in the map above that were read without their checksum and have not come
+	// to it yet: page index -> the sum noted.
+	suspects map[uint32]uint32
+
 	// Pages and Bytes count what was written to the file.
 	Pages, Bytes int64
 }
@@ -32,8 +43,11 @@ type Patcher struct {
 // NewPatcher returns a Patcher for the file, which must be as long as the memory is after the
 // patch. sums may be nil.
 func NewPatcher(file disk.File, sums *Sums) *Patcher {
-	return &Patcher{file: file, sums: sums, pages: make(map[uint32]*[PageSize]byte)}
+	return &Patcher{file: file, sums: sums, pages: make(map[uint32]*[PageSize]byte), suspects: make(map[uint32]uint32)}
 }
+
+// Lenient makes the Patcher take pages as they are, whatever their checksums: for a repair.
+func (p *Patcher) Lenient() { p.lenient = true }
 
 // Patch notes that the bytes at offset are now data. Later calls win. It may write earlier
 // ranges to the file to stay within its bound.
@@ -41,11 +55,15 @@ func (p *Patcher) Patch(offset uint64, data []byte) error {
 	for len(data) > 0 {
 		at := offset % PageSize
 		n := min(uint64(len(data)), PageSize-at)
-		page, err := p.page(uint32(offset/PageSize), n == PageSize)
+		index := uint32(offset / PageSize)
+		page, err := p.page(index, n == PageSize)
 		if err != nil {
 			return err
 		}
 		copy(page[at:], data[:n])
+		if len(p.suspects) > 0 {
+			p.acquit(index, page, n == PageSize)
+		}
 		offset += n
 		data = data[n:]
 	}
@@ -57,8 +75,8 @@ func (p *Patcher) page(index uint32, whole bool) (*[PageSize]byte, error) {
 	if page, ok := p.pages[index]; ok {
 		return page, nil
 	}
-	if len(p.pages) == patchPages {
-		if err := p.Flush(); err != nil {
+	if len(p.pages)-len(p.suspects) >= patchPages {
+		if err := p.write(); err != nil {
 			return nil, err
 		}
 	}
@@ -74,29 +92,73 @@ func (p *Patcher) page(index uint32, whole bool) (*[PageSize]byte, error) {
 			return nil, fmt.Errorf("read page %d: %w", index, err)
 		}
 		clear(page[n:])
+		if err := p.suspect(index, page); err != nil {
+			return nil, err
+		}
 	}
 	p.pages[index] = page
 	return page, nil
 }
 
-// Flush writes what has been noted to the file, in the order of addresses.
+// suspect notes a page that does not have its checksum.
+func (p *Patcher) suspect(index uint32, page *[PageSize]byte) error {
+	if p.sums == nil || p.lenient {
+		return nil
+	}
+	noted, err := p.sums.at(index)
+	if err == nil && noted != pageSum(page[:]) {
+		p.suspects[index] = noted
+	}
+	return err
+}
+
+// acquit clears a page that has come to its checksum, or whose old bytes do not matter any more.
+func (p *Patcher) acquit(index uint32, page *[PageSize]byte, whole bool) {
+	noted, ok := p.suspects[index]
+	if ok && (whole || pageSum(page[:]) == noted) {
+		delete(p.suspects, index)
+	}
+}
+
+// Flush writes what has been noted to the file, in the order of addresses. The error wraps ErrSum
+// if a page was damaged before; nothing is written over it then.
 func (p *Patcher) Flush() error {
+	for index := range p.suspects {
+		return fmt.Errorf("%s: page %d: %w", p.file.Name(), index, ErrSum)
+	}
+	return p.write()
+}
+
+// write writes all pages that are beyond suspicion.
+func (p *Patcher) write() error {
 	indexes := make([]uint32, 0, len(p.pages))
 	for i := range p.pages {
-		indexes = append(indexes, i)
+		if _, suspect := p.suspects[i]; !suspect {
+			indexes = append(indexes, i)
+		}
+	}
+	if len(indexes) == 0 {
+		return nil
 	}
 	slices.Sort(indexes)
+	if p.sums != nil {
+		for _, i := range indexes {
+			if err := p.sums.set(i, p.pages[i][:]); err != nil {
+				return err
+			}
+		}
+		// The new sums are on the disk before the first new page: whatever a power cut leaves of
+		// the pages can then be told from damage.
+		if err := p.sums.Sync(); err != nil {
+			return err
+		}
+	}
 	for i := 0; i < len(indexes); {
 		j := i
 		p.run = p.run[:0]
 		for j < len(indexes) && j-i < patchRun && indexes[j] == indexes[i]+uint32(j-i) {
 			p.run = append(p.run, p.pages[indexes[j]][:]...)
 			j++
-		}
-		if p.sums != nil {
-			if err := p.sums.set(indexes[i], p.run); err != nil {
-				return err
-			}
 		}
 		if _, err := p.file.WriteAt(p.run, int64(indexes[i])*PageSize); err != nil {
 			return err
@@ -105,9 +167,9 @@ func (p *Patcher) Flush() error {
 		p.Bytes += int64(len(p.run))
 		i = j
 	}
-	for _, page := range p.pages {
-		p.free = append(p.free, page)
+	for _, i := range indexes {
+		p.free = append(p.free, p.pages[i])
+		delete(p.pages, i)
 	}
-	clear(p.pages)
 	return nil
 }

@@ -18,8 +18,8 @@ import (
 // end of this file are zeros. The file has no header, because every one of its bytes is checked
 // against the memory.
 //
-// Sums are as of the last checkpoint. A crash in the middle of one leaves pages and sums of both
-// ages; each of those pages is named in the journal, whose replay writes page and sum anew.
+// Sums are as of the last checkpoint. A crash in the middle of one leaves new sums over pages of
+// both ages; see [Patcher].
 //
 // A Sums is not safe for concurrent use.
 type Sums struct {
@@ -43,8 +43,32 @@ func pageSum(page []byte) uint32 { return crc32.Checksum(page, castagnoli) ^ zer
 // NewSums uses f, which may be empty. The caller keeps it open and closes it.
 func NewSums(f disk.File) *Sums { return &Sums{file: f} }
 
-// Sync makes the sums durable.
-func (s *Sums) Sync() error { return s.file.Sync() }
+// Sync makes the sums durable. The error wraps ErrSync.
+func (s *Sums) Sync() error {
+	if err := s.file.Sync(); err != nil {
+		return fmt.Errorf("%w: %w", ErrSync, err)
+	}
+	return nil
+}
+
+// at is the sum noted for a page.
+func (s *Sums) at(page uint32) (uint32, error) {
+	if s.mapped == nil {
+		size, err := s.file.Size()
+		if err != nil {
+			return 0, err
+		}
+		if size > 0 {
+			if err := s.grow(size); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if offset := int(page) * sumSize; offset < len(s.mapped) {
+		return binary.LittleEndian.Uint32(s.mapped[offset:]), nil
+	}
+	return 0, nil
+}
 
 // Build notes the sums of all pages of a memory of size bytes.
 func (s *Sums) Build(memory io.ReaderAt, size uint64) error {
@@ -101,6 +125,41 @@ func (s *Sums) grow(end int64) error {
 
 // ErrSum is what Verify's errors wrap: a page does not have the checksum noted for it.
 var ErrSum = errors.New("page checksum mismatch")
+
+// ErrSync is what the error of a failed sync wraps: it is unknown what is on the disk.
+var ErrSync = errors.New("a sync failed, what is on the disk is unknown")
+
+// Suspect is a page that does not have its checksum and that an interrupted patch may have been
+// writing. It is told of the ranges that this patch was made of, in order, and says whether they
+// lead to the sum.
+type Suspect struct {
+	page  [PageSize]byte
+	noted uint32
+	ok    bool
+}
+
+// NewSuspect reads a page and its sum.
+func NewSuspect(memory, sums io.ReaderAt, index uint32) (*Suspect, error) {
+	s := &Suspect{}
+	var noted [sumSize]byte
+	if err := readZeroPadded(memory, s.page[:], int64(index)*PageSize); err != nil {
+		return nil, err
+	}
+	if err := readZeroPadded(sums, noted[:], int64(index)*sumSize); err != nil {
+		return nil, err
+	}
+	s.noted = binary.LittleEndian.Uint32(noted[:])
+	return s, nil
+}
+
+// Patch applies a range; offset is in the page. Replacing the whole page replaces the damage.
+func (s *Suspect) Patch(offset int, data []byte) {
+	copy(s.page[offset:], data)
+	s.ok = s.ok || len(data) == PageSize || pageSum(s.page[:]) == s.noted
+}
+
+// Innocent tells whether the page has come to its checksum.
+func (s *Suspect) Innocent() bool { return s.ok }
 
 // Verify reads the memory file of size bytes and its sums and calls bad for each page whose
 // bytes do not have the sum noted. It works on plain readers, so that a state can be checked
