@@ -1,0 +1,199 @@
+package faultfs
+
+import (
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Image is a directory tree as a power cut could have left it. Paths are relative to its root.
+type Image struct {
+	// Plan says what was kept.
+	Plan  string
+	Dirs  []string // each after its parent
+	Files map[string][]byte
+}
+
+// Write makes the tree in a directory that exists and is empty.
+func (im *Image) Write(root string) error {
+	for _, d := range im.Dirs {
+		if err := os.Mkdir(filepath.Join(root, d), 0o777); err != nil {
+			return err
+		}
+	}
+	for path, data := range im.Files {
+		if err := os.WriteFile(filepath.Join(root, path), data, 0o666); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var hashSeed = maphash.MakeSeed()
+
+// Hash is the same for images with the same content, in one process.
+func (im *Image) Hash() uint64 {
+	var h maphash.Hash
+	h.SetSeed(hashSeed)
+	for _, d := range im.Dirs {
+		fmt.Fprintf(&h, "%s/", d)
+	}
+	for _, path := range slices.Sorted(maps.Keys(im.Files)) {
+		fmt.Fprintf(&h, "%s:%d:", path, len(im.Files[path]))
+		h.Write(im.Files[path])
+	}
+	return h.Sum64()
+}
+
+// Cuts builds images that a power cut could leave now: with nothing kept of what is not durable
+// and with all of it; for each file, that one alone kept and all but that one; and with as many
+// random choices as asked for. Files with nothing to lose give no images of their own. It is for Before.
+func (r *Recorder) Cuts(rnd *rand.Rand, random int) []*Image {
+	var files []*node
+	dirs := false
+	r.walk(r.top, func(n *node) {
+		if len(n.pending) > 0 || len(n.lengths) > 0 {
+			files = append(files, n)
+		}
+		dirs = dirs || len(n.changes) > 0
+	})
+	slices.SortFunc(files, func(a, b *node) int { // the walk has no order
+		if a.path < b.path {
+			return -1
+		}
+		return 1
+	})
+	var images []*Image
+	add := func(plan string, file func(n *node) []byte, dir func(n *node) map[string]*node) {
+		im := &Image{Plan: plan, Files: make(map[string][]byte)}
+		im.fill("", r.top, file, dir)
+		images = append(images, im)
+	}
+	someDirs := func(n *node) map[string]*node { return n.someEntries(rnd) }
+	add("nothing kept", (*node).noneOf, (*node).stableEntries)
+	if dirs {
+		add("names kept, no content", (*node).noneOf, (*node).allEntries)
+		add("content kept, no names", (*node).allOf, (*node).stableEntries)
+	}
+	add("all kept", (*node).allOf, (*node).allEntries)
+	for _, one := range files {
+		if len(files) == 1 {
+			break // that is nothing and all
+		}
+		name := filepath.Base(one.path)
+		only := func(n *node) []byte {
+			if n == one {
+				return n.allOf()
+			}
+			return n.noneOf()
+		}
+		others := func(n *node) []byte {
+			if n == one {
+				return n.noneOf()
+			}
+			return n.allOf()
+		}
+		entries := (*node).allEntries
+		if dirs {
+			entries = someDirs
+		}
+		add("only "+name+" kept", only, entries)
+		add("all but "+name+" kept", others, entries)
+	}
+	for range random {
+		add("random", func(n *node) []byte {
+			switch rnd.IntN(6) {
+			case 0:
+				return n.noneOf()
+			case 1:
+				return n.allOf()
+			}
+			return n.someOf(rnd)
+		}, someDirs)
+	}
+	return images
+}
+
+func (im *Image) fill(path string, dir *node, file func(*node) []byte, entries func(*node) map[string]*node) {
+	list := entries(dir)
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		child, at := list[name], filepath.Join(path, name)
+		if child.entries != nil {
+			im.Dirs = append(im.Dirs, at)
+			im.fill(at, child, file, entries)
+		} else {
+			im.Files[at] = file(child)
+		}
+	}
+}
+
+func (n *node) stableEntries() map[string]*node { return n.stable }
+func (n *node) allEntries() map[string]*node    { return n.entries }
+
+// someEntries takes some of the changes: the first few, as a journaling file system does, or any.
+func (n *node) someEntries(rnd *rand.Rand) map[string]*node {
+	list := maps.Clone(n.stable)
+	first := rnd.IntN(len(n.changes) + 1)
+	ordered := rnd.IntN(2) == 0
+	for i, c := range n.changes {
+		if ordered && i >= first || !ordered && rnd.IntN(2) == 0 {
+			continue
+		}
+		for name, child := range c {
+			if child == nil {
+				delete(list, name)
+			} else {
+				list[name] = child
+			}
+		}
+	}
+	return list
+}
+
+// The contents are copies: they outlive the call.
+func (n *node) noneOf() []byte { return slices.Clone(n.durable) }
+func (n *node) allOf() []byte  { return slices.Clone(n.now) }
+
+// someOf takes a random length and of each sector a random version: sector by sector, page by
+// page, or up to or from a random place, as when a long write is cut off.
+func (n *node) someOf(rnd *rand.Rand) []byte {
+	length := int64(len(n.durable))
+	if i := rnd.IntN(len(n.lengths) + 1); i > 0 {
+		length = n.lengths[i-1]
+	}
+	b := make([]byte, length)
+	copy(b, n.durable)
+	const perPage = pageSize / SectorSize
+	how, odds, border := rnd.IntN(4), rnd.Float64(), rnd.IntN(int(length)/SectorSize+1)
+	page, keepPage := -1, false
+	for _, i := range slices.Sorted(maps.Keys(n.pending)) {
+		var keep bool
+		switch how {
+		case 0:
+			keep = rnd.Float64() < odds
+		case 1:
+			if i/perPage != page {
+				page, keepPage = i/perPage, rnd.Float64() < odds
+			}
+			keep = keepPage
+		case 2:
+			keep = i < border
+		case 3:
+			keep = i >= border
+		}
+		if !keep || i*SectorSize >= len(b) {
+			continue
+		}
+		versions := n.pending[i]
+		v := versions[len(versions)-1]
+		if rnd.IntN(4) == 0 {
+			v = versions[rnd.IntN(len(versions))]
+		}
+		copy(b[i*SectorSize:], v)
+	}
+	return b
+}
