@@ -44,6 +44,11 @@ func (k *continuousKeeper) commit() error {
 	if err := k.keep(); err != nil {
 		return k.in.poisonWith(err)
 	}
+	return k.syncByPolicy()
+}
+
+// syncByPolicy does what the sync policy asks for after an event.
+func (k *continuousKeeper) syncByPolicy() error {
 	switch p := k.in.opts.sync; {
 	case p.always:
 		return k.syncLocked()
@@ -97,14 +102,18 @@ func (k *continuousKeeper) abort() error {
 	if err := k.keep(); err != nil {
 		return err
 	}
-	if !k.in.guest.closed() {
-		return nil
+	if k.in.guest.closed() {
+		// The guest has ended itself. A new one goes on with the same state.
+		if err := k.in.guest.instantiate(); err != nil {
+			return err
+		}
+		if err := k.in.guest.restore(k.in.state); err != nil {
+			return err
+		}
 	}
-	// The guest has ended itself. A new one goes on with the same state.
-	if err := k.in.guest.instantiate(); err != nil {
-		return err
-	}
-	return k.in.guest.restore(k.in.state)
+	// What a failed event has stored is kept like that of any other. Not synced, it would
+	// make the whole state torn for a power cut.
+	return k.syncByPolicy()
 }
 
 func (k *continuousKeeper) syncByTimer() {

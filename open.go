@@ -229,6 +229,8 @@ func (in *Instance) resume(ctx context.Context, rt wazero.Runtime, wasm []byte) 
 // fileError gives an error of a lower package its place and its kind.
 func (in *Instance) fileError(err error) error {
 	switch {
+	case errors.Is(err, globalsfile.ErrTorn):
+		return asKind(ErrTorn, fmt.Errorf("state %s: %w (nothing is left that could be opened)", in.dir, err))
 	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, journal.ErrCorrupt), errors.Is(err, mmapmem.ErrSum), errors.Is(err, fs.ErrNotExist):
 		return asKind(ErrCorrupt, fmt.Errorf("state %s: %w (run: mmrun verify %s)", in.dir, err, in.dir))
 	case errors.Is(err, globalsfile.ErrVersion):
@@ -468,6 +470,12 @@ func (in *Instance) settleContinuous(sidecar *globalsfile.File, memory disk.File
 			return in.fileError(err)
 		}
 		in.state.MemoryPages = max(in.state.MemoryPages, min(uint32(size/mmapmem.WasmPageSize), in.guest.maxPages()))
+		// A power cut may have kept the globals of a growth and lost the file's new length.
+		if want := int64(in.state.MemoryPages) * mmapmem.WasmPageSize; size < want {
+			if err := memory.Truncate(want); err != nil {
+				return in.fileError(err)
+			}
+		}
 	}
 	return in.fitMemory(memory)
 }

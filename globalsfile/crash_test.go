@@ -196,7 +196,7 @@ func TestContinuousModeIsTrustedOnlyWhenMemoryFits(t *testing.T) {
 		t.Helper()
 		for _, disk := range m.crashes(images, rnd) {
 			f, err := Open(disk, "globals")
-			if errors.Is(err, ErrCorrupt) {
+			if errors.Is(err, ErrTorn) {
 				refused++
 				continue
 			}

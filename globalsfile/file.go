@@ -70,8 +70,8 @@ func Create(fsys disk.FS, path string, h Header, s *State) (*File, error) {
 	return Open(fsys, path)
 }
 
-// Open maps the file at path. It fails with an error that wraps ErrCorrupt when no state is left,
-// ErrVersion when the file is of another format, or that of the file system. One damaged header copy
+// Open maps the file at path. It fails with an error that wraps ErrCorrupt when no state is left
+// (ErrTorn when a power cut may have done that), ErrVersion when the file is of another format, or that of the file system. One damaged header copy
 // or slot is no error; [File.Report] tells. What was found is durable when Open returns.
 func Open(fsys disk.FS, path string) (*File, error) {
 	file, err := fsys.OpenFile(path, os.O_RDWR, 0)

@@ -14,8 +14,8 @@ var (
 	ErrCorrupt = errors.New("damaged")
 	// ErrVersion: the file is whole but was written in a format that this program does not know.
 	ErrVersion = errors.New("unknown format")
-	// ErrTorn: continuous mode; the file is whole, but the linear memory and the globals may
-	// belong to different instants.
+	// ErrTorn: continuous mode; the linear memory and the globals may belong to different instants,
+	// or a power cut has left no globals at all.
 	ErrTorn = errors.New("torn")
 )
 
@@ -140,7 +140,12 @@ func inspect(r io.ReaderAt, size int64) (inspection, error) {
 		}
 	}
 	if in.Newest < 0 {
-		return in, fmt.Errorf("%w: both slots are damaged: slot 0: %w; slot 1: %w", ErrCorrupt, in.Slots[0].Err, in.Slots[1].Err)
+		kind := ErrCorrupt
+		if in.Header.Mode == Continuous && !in.Header.Clean {
+			// No sync has come between the last writes of the two: a power cut leaves that.
+			kind = ErrTorn
+		}
+		return in, fmt.Errorf("%w: both slots are damaged: slot 0: %w; slot 1: %w", kind, in.Slots[0].Err, in.Slots[1].Err)
 	}
 	return in, nil
 }

@@ -1,0 +1,58 @@
+package mmrun
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/mmrun/mmrun/internal/disk"
+)
+
+// With SyncAlways a continuous state is trusted after a power cut between any two events, also when the
+// last one has trapped.
+func TestFailedContinuousEventIsSyncedToo(t *testing.T) {
+	m := newMachine(t)
+	dir := filepath.Join(t.TempDir(), "s")
+	in, err := m.open(dir, disk.OS, true, WithMode(Continuous), WithSync(SyncAlways), withBootID(bootOfWorkload))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := runEvent(in, event("half", do("one", 8, 1), outside).thatTraps(), nil); err != nil {
+		t.Fatal(err)
+	}
+	abandon(in)
+	if in, err = m.open(dir, disk.OS, false, withBootID(bootAfterCut)); err != nil {
+		t.Fatal(err)
+	}
+	abandon(in)
+}
+
+// A power cut may keep the globals that an event which grew the memory has left, and lose the
+// memory file's new length.
+func TestTornStateWithALostGrowthCanBeAccepted(t *testing.T) {
+	m := newMachine(t)
+	dir := filepath.Join(t.TempDir(), "s")
+	in, err := m.open(dir, disk.OS, true, WithMode(Continuous), withBootID(bootOfWorkload))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := runEvent(in, event("growth", do("grow", 2), do("one", 140000, 1)), nil); err != nil {
+		t.Fatal(err)
+	}
+	abandon(in)
+	if err := os.Truncate(filepath.Join(dir, memoryName), 65536); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = m.open(dir, disk.OS, false, withBootID(bootAfterCut)); !errors.Is(err, ErrTorn) {
+		t.Fatalf("%v, want ErrTorn", err)
+	}
+	in, err = m.open(dir, disk.OS, false, withBootID(bootAfterCut), WithAcceptTorn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer abandon(in)
+	if got := len(in.mem.Bytes()); got != 3*65536 {
+		t.Errorf("the memory has %d bytes, want %d", got, 3*65536)
+	}
+}
