@@ -4,7 +4,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/tetratelabs/wazero"
 
@@ -61,74 +60,64 @@ func BenchmarkStart(b *testing.B) {
 	}
 }
 
-// BenchmarkLife is the mean time of an event over the guest's whole list, from a state that is two events old: under
-// plain wazero, and under mmrun in each mode. What mmrun adds is the cost of its commits.
-func BenchmarkLife(b *testing.B) {
+// BenchmarkEvent is a small event on the state that the guest's list of events leaves: under plain wazero, and under mmrun
+// in each mode. What mmrun adds is the cost of a commit.
+func BenchmarkEvent(b *testing.B) {
 	for _, g := range allGuests() {
 		b.Run("guest="+g.name, func(b *testing.B) {
 			wasm := g.wasm(b)
-			measure := func(b *testing.B, life func(b *testing.B) (event func(n uint64) error)) {
-				var took time.Duration
-				events := 0
-				for range b.N {
-					event := life(b)
-					for n := range uint64(len(g.events)) {
-						start := time.Now()
-						if err := event(n + 1); err != nil {
-							b.Fatal(err)
-						}
-						if n >= 2 {
-							took += time.Since(start)
-							events++
-						}
-					}
-				}
-				b.ReportMetric(0, "ns/op")
-				b.ReportMetric(float64(took.Nanoseconds())/float64(events), "ns/event")
-			}
 			b.Run("runtime=wazero", func(b *testing.B) {
 				rt, w := newBenchRuntime(b, g)
 				m, err := byhand.Compile(ctx, rt, wasm)
 				if err != nil {
 					b.Fatal(err)
 				}
-				measure(b, func(b *testing.B) func(uint64) error {
-					w.begin(0)
-					mod, err := m.Start(ctx, w.config())
-					if err != nil {
-						b.Fatal(err)
-					}
-					tw := &twin{guest: g, world: w, module: m, mod: mod}
-					return func(n uint64) error {
-						_, err := g.run(w, n, tw)
-						return err
-					}
-				})
+				mod, err := m.Start(ctx, w.config())
+				if err != nil {
+					b.Fatal(err)
+				}
+				tw := &twin{guest: g, world: w, module: m, mod: mod}
+				smallEvents(b, g, w, func(fn func(tx) error) error { return fn(tw) })
 			})
 			for _, mode := range []mmrun.Mode{mmrun.Atomic, mmrun.Continuous} {
 				b.Run("runtime=mmrun-"+mode.String(), func(b *testing.B) {
 					rt, w := newBenchRuntime(b, g)
-					lives := 0
-					dir := b.TempDir()
-					measure(b, func(b *testing.B) func(uint64) error {
-						lives++
-						w.begin(0)
-						in, err := mmrun.Open(ctx, rt, filepath.Join(dir, strconv.Itoa(lives)), wasm,
-							mmrun.WithMode(mode), mmrun.WithModuleConfig(w.config()))
-						if err != nil {
-							b.Fatal(err)
-						}
-						b.Cleanup(func() { in.Close(ctx) })
-						return func(n uint64) error {
-							return in.Update(ctx, func(tx *mmrun.Tx) error {
-								_, err := g.run(w, n, tx)
-								return err
-							})
-						}
+					in, err := mmrun.Open(ctx, rt, filepath.Join(b.TempDir(), "state"), wasm,
+						mmrun.WithMode(mode), mmrun.WithModuleConfig(w.config()))
+					if err != nil {
+						b.Fatal(err)
+					}
+					defer in.Close(ctx)
+					smallEvents(b, g, w, func(fn func(tx) error) error {
+						return in.Update(ctx, func(tx *mmrun.Tx) error { return fn(tx) })
 					})
 				})
 			}
 		})
+	}
+}
+
+// smallEvents runs all of the guest's events and then measures small ones.
+func smallEvents(b *testing.B, g *guest, w *world, update func(func(tx) error) error) {
+	b.Helper()
+	for n := range uint64(len(g.events)) {
+		if err := update(func(t tx) error {
+			_, err := g.run(w, n+1, t)
+			return err
+		}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	i := uint64(0)
+	for b.Loop() {
+		i++
+		if err := update(func(t tx) error {
+			s := &session{tx: t, world: w}
+			g.small(s, i)
+			return s.err
+		}); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ type guest struct {
 	wasm   func(testing.TB) []byte
 	host   func(wazero.Runtime, *world) error // what it imports apart from WASI; may be nil
 	events []event
+	small  func(s *session, i uint64) // one of many small events, after all the others; for benchmarks
 }
 
 // event is a step of a guest's work, event 1 being the first. Its answer must be want, if that is not empty, and always

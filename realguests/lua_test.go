@@ -62,6 +62,7 @@ func luaGuest() *guest {
 			run("local s = 0; for _, v in pairs(t) do s = s + v[1] end; return s", "100010000"),
 			run("return coroutine.status(co) .. ' ' .. wrapped() .. ' ' .. select(2, pcall(function() return nil + 1 end))", ""),
 		},
+		small: func(s *session, i uint64) { s.lua("t.k2[1] = t.k2[1] + 1; return t.k2[1]") },
 	}
 }
 

@@ -44,6 +44,7 @@ func quickJSGuest() *guest {
 			eval("walker.next().value + add(1)", ""),
 			eval("JSON.stringify([...words.keys()].slice(0, 3).concat(String(stack.top % 7n)))", ""),
 		},
+		small: func(s *session, i uint64) { s.eval("words.get('k2').i = add(1)") },
 	}
 }
 

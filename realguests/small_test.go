@@ -49,6 +49,7 @@ func goGuest() *guest {
 			answer("get", "700000", 100000),
 			answer("checksum", ""),
 		},
+		small: func(s *session, i uint64) { s.call("put", i%20000, i) },
 	}
 }
 
@@ -73,6 +74,7 @@ func assemblyScriptGuest() *guest {
 			answer("checksum", ""),
 			answer("random", ""),
 		},
+		small: func(s *session, i uint64) { s.call("add", i%5000) },
 	}
 }
 
@@ -91,6 +93,7 @@ func rustKVGuest() *guest {
 			calls("put", 2, 1<<40, 2000, "len", "2100"),
 			answer("checksum", ""),
 		},
+		small: func(s *session, i uint64) { s.call("put", i%4000, i) },
 	}
 }
 
@@ -109,12 +112,13 @@ func rustWASIGuest() *guest {
 			calls("push", 1, 9, 1, "at", "9", 2100),
 			answer("sum", ""),
 		},
+		small: func(s *session, i uint64) { s.call("push", i) },
 	}
 }
 
 // counterGuest has a global and no memory at all.
 func counterGuest() *guest {
-	g := &guest{name: "counter", wasm: load("counter")}
+	g := &guest{name: "counter", wasm: load("counter"), small: func(s *session, _ uint64) { s.call("inc") }}
 	for i := range 8 {
 		g.events = append(g.events, answer("inc", strconv.Itoa(i+1)))
 	}

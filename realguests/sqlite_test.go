@@ -3,6 +3,7 @@ package realguests
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -67,6 +68,9 @@ func sqliteGuest() *guest {
 			exec("pragma integrity_check", "ok"),
 			exec("insert into account (owner) values ('late')", "error: UNIQUE constraint failed: account.owner"),
 			exec("select total(length(note)) > 0, count(distinct note) > 4000 from account", "1|1"),
+		},
+		small: func(s *session, i uint64) {
+			s.query(s.recall()["db"], "update account set balance = balance + 1 where id = "+strconv.FormatUint(i*7919%5000+1, 10))
 		},
 	}
 }
