@@ -94,6 +94,9 @@ func (p *Parts) Drop(n int) error {
 	return nil
 }
 
+// DropAll gives back all pages.
+func (p *Parts) DropAll() error { return p.Drop(len(p.used)) }
+
 // Scan asks the kernel once which pages of the mapping are private.
 func (p *Parts) Scan() error {
 	const pageIsFile, pageIsPresent, pageIsSwapped = 1 << 2, 1 << 3, 1 << 4
@@ -104,11 +107,14 @@ func (p *Parts) Scan() error {
 		uint64(uintptr(unsafe.Pointer(&p.regions[0]))), uint64(len(p.regions) / 3), 0,
 		pageIsFile, pageIsFile, pageIsPresent | pageIsSwapped, pageIsPresent}
 	for arg[2] < arg[3] {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, p.pagemap.Fd(), 0xc0606610, uintptr(unsafe.Pointer(&arg)))
+		n, _, errno := unix.Syscall(unix.SYS_IOCTL, p.pagemap.Fd(), 0xc0606610, uintptr(unsafe.Pointer(&arg)))
 		if errno != 0 {
 			return fmt.Errorf("PAGEMAP_SCAN: %w", errno)
 		}
 		arg[2] = arg[4]
+		if n > 0 { // the end of the walk lags behind when there were many regions
+			arg[2] = max(arg[2], p.regions[3*n-2])
+		}
 	}
 	return nil
 }

@@ -1,0 +1,100 @@
+package bench_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/bench"
+	"github.com/mmrun/mmrun/rewriter"
+)
+
+// BenchmarkOpen is the way from nothing to a guest that takes events, after a clean close.
+// who=module is what each of them has to do anyway: compile and instantiate.
+func BenchmarkOpen(b *testing.B) {
+	b.Run("who=module", func(b *testing.B) {
+		rewritten, _, err := rewriter.Rewrite(module(b))
+		check(b, err)
+		opening(b, func() (func() error, error) { return bench.Instantiated(rewritten) })
+	})
+	for _, mib := range []int{1, 16, 64, 256, 1024} {
+		b.Run(fmt.Sprintf("mem=%dMiB", mib), func(b *testing.B) {
+			for _, mode := range []mmrun.Mode{mmrun.Continuous, mmrun.Atomic} {
+				b.Run("who="+mode.String(), func(b *testing.B) { openState(b, mode, mib) })
+			}
+			if mib <= 256 {
+				b.Run("who=snapshot", func(b *testing.B) { openSnapshot(b, mib) })
+			}
+		})
+	}
+}
+
+func opening(b *testing.B, open func() (close func() error, err error)) {
+	for b.Loop() {
+		close, err := open()
+		check(b, err)
+		b.StopTimer()
+		check(b, close())
+		b.StartTimer()
+	}
+}
+
+func openState(b *testing.B, mode mmrun.Mode, mib int) {
+	dir := filepath.Join(b.TempDir(), "state")
+	s, err := bench.NewState(module(b), dir, mmrun.WithMode(mode))
+	check(b, err)
+	check(b, bench.Prepare(s, mib, true))
+	check(b, s.Close())
+	opening(b, func() (func() error, error) {
+		s, err := bench.NewState(nil, dir)
+		return s.Close, err
+	})
+}
+
+func openSnapshot(b *testing.B, mib int) {
+	dir, wasm := b.TempDir(), module(b)
+	s, err := bench.NewSnapshot(wasm, dir)
+	check(b, err)
+	check(b, bench.Prepare(s, mib, true))
+	check(b, s.Close())
+	opening(b, func() (func() error, error) {
+		s, err := bench.NewSnapshot(wasm, dir)
+		if err != nil {
+			return nil, err
+		}
+		return s.Close, s.Restore()
+	})
+}
+
+// BenchmarkRecovery opens what a kill has left: size MiB of journal, made by events that write to
+// the same pages each time.
+func BenchmarkRecovery(b *testing.B) {
+	for _, size := range []int{1, 4, 16} {
+		for _, pages := range []int{1, 1024, 8192} {
+			b.Run(fmt.Sprintf("journal=%dMiB/pages=%d", size, pages), func(b *testing.B) {
+				s := prepared(b, newState(b, mmrun.WithJournalSize(int64(2*size*bench.MiB))), 64, true)
+				check(b, s.Checkpoint())
+				events, err := s.FillJournal(int64(size*bench.MiB-64<<10), pages)
+				check(b, err)
+				copied := filepath.Join(b.TempDir(), "copy")
+				for b.Loop() {
+					b.StopTimer()
+					check(b, s.CopyFiles(copied, false))
+					b.StartTimer()
+					recovered, err := bench.NewState(nil, copied)
+					check(b, err)
+					b.StopTimer()
+					if got := recovered.Stats().Recovered; got < uint64(events) {
+						b.Fatalf("%d commits recovered, want at least %d", got, events)
+					}
+					check(b, recovered.Close())
+					check(b, os.RemoveAll(copied))
+					b.StartTimer()
+				}
+				b.ReportMetric(float64(events), "events")
+			})
+		}
+	}
+}
