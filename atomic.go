@@ -29,6 +29,11 @@ type atomicKeeper struct {
 	running *fold  // the fold in progress or just finished, nil if none
 	folded  uint64 // seq up to which every commit is in the files
 
+	// A commit's stores to the journal are page faults where the segment has not been stored to since
+	// it was begun or synced. The fault counter must not take those for the guest's.
+	used   int64       // bytes in the active segment, about
+	synced atomic.Bool // since the last commit
+
 	timer    *time.Timer // of SyncEvery
 	timerSet atomic.Bool
 }
@@ -60,7 +65,8 @@ func (k *atomicKeeper) commit() error {
 		return err
 	}
 	alone := in.mem != nil && in.mem.FreshPages() > freshPages
-	if size := journal.RecordSize(&k.record); size > k.journal.Free() {
+	size := journal.RecordSize(&k.record)
+	if size > k.journal.Free() {
 		large, err := k.makeRoom(size)
 		if err != nil {
 			return err
@@ -70,6 +76,11 @@ func (k *atomicKeeper) commit() error {
 	if err := k.journal.Append(&k.record); err != nil {
 		return k.checkJournal(err)
 	}
+	const machinePage = 4096
+	if before := k.used; in.mem != nil && (k.synced.Load() && k.synced.Swap(false) || before/machinePage != (before+size)/machinePage) {
+		in.mem.FaultsAreOurs()
+	}
+	k.used += size
 	// From here on a kill brings back this commit.
 	if err := applyDelta(in.state, k.small); err != nil {
 		return in.poisonWith(err) // our own encoding
@@ -180,6 +191,8 @@ func (k *atomicKeeper) foldActive() error {
 	if sealed := k.journal.Sealed(); sealed != nil {
 		k.running = k.folder.start(sealed)
 	}
+	k.used = 0
+	k.synced.Store(true) // another segment
 	return nil
 }
 
@@ -235,6 +248,7 @@ func (k *atomicKeeper) syncCommit() error {
 		if err := k.journal.Sync(); err != nil {
 			return k.in.poisonWith(err)
 		}
+		k.synced.Store(true)
 	case p.every > 0 && !k.timerSet.Load():
 		k.timerSet.Store(true)
 		if k.timer == nil {
@@ -252,10 +266,12 @@ func (k *atomicKeeper) syncInBackground() {
 	if err := k.journal.Sync(); err != nil && !errors.Is(err, fs.ErrClosed) {
 		_ = k.in.poisonWith(err)
 	}
+	k.synced.Store(true)
 }
 
 // sync needs no lock: the journal can be synced while events append to it.
 func (k *atomicKeeper) sync() error {
+	defer k.synced.Store(true)
 	switch err := k.journal.Sync(); {
 	case errors.Is(err, fs.ErrClosed):
 		return k.in.closedError()
@@ -287,15 +303,19 @@ func (k *atomicKeeper) abort() error {
 	return in.guest.restore(in.state)
 }
 
-func (k *atomicKeeper) seal() (func() error, error) {
-	if err := k.foldActive(); err != nil {
-		return nil, err
+// seal starts a checkpoint, unless one is under way: that one has to be waited for first, and the
+// lock is not held for that long.
+func (k *atomicKeeper) seal() (wait func() error, sealed bool, err error) {
+	if sealed = k.running == nil || k.running.finished(); sealed {
+		if err := k.foldActive(); err != nil {
+			return nil, false, err
+		}
 	}
 	f := k.running
-	if f == nil {
-		return func() error { return nil }, nil
-	}
 	return func() error {
+		if f == nil {
+			return nil // there was nothing to fold
+		}
 		err := f.wait()
 		if final(err) {
 			return k.in.poisonWith(err)
@@ -304,7 +324,7 @@ func (k *atomicKeeper) seal() (func() error, error) {
 			return fmt.Errorf("state %s: checkpoint: %w", k.in.dir, err)
 		}
 		return nil
-	}, nil
+	}, sealed, nil
 }
 
 func (k *atomicKeeper) close() error {

@@ -162,9 +162,9 @@ func (k *continuousKeeper) syncLocked() error {
 	return nil
 }
 
-func (k *continuousKeeper) seal() (func() error, error) {
+func (k *continuousKeeper) seal() (func() error, bool, error) {
 	err := k.syncLocked()
-	return func() error { return nil }, err
+	return func() error { return nil }, true, err
 }
 
 func (k *continuousKeeper) close() error {

@@ -76,8 +76,9 @@ type keeper interface {
 	view() bool
 	// sync makes all commits so far survive power loss.
 	sync() error
-	// seal starts a checkpoint; the function returned waits for its end, without the lock.
-	seal() (wait func() error, err error)
+	// seal starts a checkpoint, or tells that another one is in progress and that it has to be
+	// called again. The function returned waits for the end of either, without the lock.
+	seal() (wait func() error, sealed bool, err error)
 	// close makes a last checkpoint.
 	close() error
 	stats(*Stats)
@@ -252,17 +253,22 @@ func (in *Instance) Sync() error {
 // is durable. Events go on meanwhile; what they commit is not part of it. In Continuous mode it
 // is Sync.
 func (in *Instance) Checkpoint() error {
-	in.mu.Lock()
-	if err := in.usable(); err != nil {
+	for {
+		in.mu.Lock()
+		err := in.usable()
+		var wait func() error
+		var sealed bool
+		if err == nil {
+			wait, sealed, err = in.keeper.seal()
+		}
 		in.mu.Unlock()
-		return err
+		if err == nil {
+			err = wait()
+		}
+		if err != nil || sealed {
+			return err
+		}
 	}
-	wait, err := in.keeper.seal()
-	in.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return wait()
 }
 
 // Close makes a checkpoint, ends the guest and releases the state directory. It must not be

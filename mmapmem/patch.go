@@ -8,8 +8,9 @@ import (
 	"github.com/mmrun/mmrun/internal/disk"
 )
 
-// patchPages bounds what a Patcher holds before it writes: 16 MiB of pages.
-const patchPages = 4096
+// patchPages bounds what a Patcher holds before it writes: 96 MiB of pages. A journal whose events
+// go round over more pages than this is slow to fold, since each round writes and reads them all.
+const patchPages = 24576
 
 // patchRun is the longest run of neighbouring pages written at once.
 const patchRun = 256

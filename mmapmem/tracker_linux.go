@@ -118,6 +118,7 @@ func (t *scanTracker) scan(size, flags uint64, fn func(first, end uint32)) error
 		categoryAnyof: pageIsPresent | pageIsSwapped, categoryRet: pageIsPresent,
 	}
 	arg.size = uint64(unsafe.Sizeof(arg))
+	seen := base // everything before has been reported
 	if t.wp != nil {
 		arg.categoryMask |= pageIsWritten
 	}
@@ -132,11 +133,15 @@ func (t *scanTracker) scan(size, flags uint64, fn func(first, end uint32)) error
 		}
 		for _, r := range t.regions[:n] {
 			fn(uint32((r.start-base)/PageSize), uint32((r.end-base)/PageSize))
+			seen = r.end
 		}
-		if arg.walkEnd <= arg.start {
+		// Linux 6.18 returns regions behind walkEnd when there are more than 512: it resumes its
+		// own walk and leaves walkEnd where it resumed last. They must not be reported twice.
+		next := max(arg.walkEnd, seen)
+		if next <= arg.start {
 			return fmt.Errorf("find private pages: PAGEMAP_SCAN stopped at offset %d of %d", arg.start-base, size)
 		}
-		arg.start = arg.walkEnd
+		arg.start = next
 	}
 	return nil
 }
