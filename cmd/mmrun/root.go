@@ -89,7 +89,7 @@ func (a *app) rootCommand() *cobra.Command {
 		PersistentPreRun: func(*cobra.Command, []string) { a.started = true },
 	}
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write results as JSON")
-	root.AddCommand(a.callCommand(), a.runCommand(), a.inspectCommand(), a.verifyCommand(), a.checkpointCommand(), a.rewriteCommand())
+	root.AddCommand(a.callCommand(), a.runCommand(), a.inspectCommand(), a.verifyCommand(), a.repairCommand(), a.checkpointCommand(), a.rewriteCommand())
 	return root
 }
 
