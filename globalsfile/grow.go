@@ -57,7 +57,7 @@ func writeBeside(fsys disk.FS, path string, h headerCopy, event []byte, slots [2
 	}
 	copy(front[eventOffset:], event)
 
-	f, err := fsys.OpenFile(besidePath(path), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := fsys.OpenFile(besidePath(path), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
 	if err != nil {
 		return err
 	}

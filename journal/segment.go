@@ -29,7 +29,7 @@ type segment struct {
 }
 
 func openSegment(fsys disk.FS, path string, flag int) (*segment, error) {
-	f, err := fsys.OpenFile(path, flag, 0o600)
+	f, err := fsys.OpenFile(path, flag, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
