@@ -120,6 +120,7 @@ type persisted struct {
 	t    testing.TB
 	dir  string
 	mode mmrun.Mode
+	kill bool // go on with the files as they are before the state is closed, as a kill leaves them
 
 	states int
 }
@@ -164,6 +165,15 @@ func (s *state) event(do func(in *mmrun.Instance) error) (err error) {
 		return err
 	}
 	err = do(in)
+	if s.machine.kill {
+		killed := s.dir
+		s.machine.states++
+		s.dir = filepath.Join(s.machine.dir, strconv.Itoa(s.machine.states))
+		if err := os.CopyFS(s.dir, os.DirFS(killed)); err != nil {
+			s.machine.t.Fatal(err)
+		}
+		defer os.RemoveAll(killed)
+	}
 	closeErr := in.Close(ctx)
 	if errors.Is(err, mmrun.ErrUnsupported) && errors.Is(closeErr, mmrun.ErrPoisoned) {
 		closeErr = nil // continuous: what cannot be kept cannot be taken back either

@@ -28,6 +28,14 @@ func TestSpecReopenedBetweenAnyTwoCommands(t *testing.T) {
 	})
 }
 
+// Here the state is not closed, and each command but the first recovers what the journal holds. It takes long, so it is for
+// a part of the scripts.
+func TestSpecRecoveredBetweenAnyTwoCommands(t *testing.T) {
+	run(t, "c (recovered, atomic)", 16, atLeastV2, func(t testing.TB, rt wazero.Runtime) machine {
+		return &persisted{plain: plain{rt}, t: t, dir: memoryDir(t), mode: mmrun.Atomic, kill: true}
+	})
+}
+
 // What differs from atomic mode is little, so a part of the scripts is enough.
 func TestSpecReopenedContinuous(t *testing.T) {
 	run(t, "c (reopened, continuous)", 4, atLeastV2, func(t testing.TB, rt wazero.Runtime) machine {
@@ -41,7 +49,7 @@ func asSuite(f api.CoreFeatures) api.CoreFeatures { return f }
 // A rewritten module needs passive data segments and references.
 func atLeastV2(f api.CoreFeatures) api.CoreFeatures { return f | api.CoreFeaturesV2 }
 
-// run runs one script in every so many (with -short one in eight), each in a runtime and a machine of its own.
+// run runs one script in every so many (with -short one in sixteen), each in a runtime and a machine of its own.
 func run(t *testing.T, name string, every int, features func(api.CoreFeatures) api.CoreFeatures, newMachine func(testing.TB, wazero.Runtime) machine) {
 	dir := wazeroDir(t)
 	host, err := spectest.Host(dir)
@@ -49,7 +57,7 @@ func run(t *testing.T, name string, every int, features func(api.CoreFeatures) a
 		t.Fatal(err)
 	}
 	if testing.Short() {
-		every = 8
+		every = 16
 	}
 	total, scripts, chosen := &tally{}, 0, 0
 	t.Run("scripts", func(t *testing.T) {
