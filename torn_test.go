@@ -56,3 +56,35 @@ func TestTornStateWithALostGrowthCanBeAccepted(t *testing.T) {
 		t.Errorf("the memory has %d bytes, want %d", got, 3*65536)
 	}
 }
+
+// What a power cut did to both slots of a continuous state is for Verify to report, not an error of it.
+func TestVerifyReportsAStateWithoutGlobals(t *testing.T) {
+	m := newMachine(t)
+	dir := filepath.Join(t.TempDir(), "s")
+	in, err := m.open(dir, disk.OS, true, WithMode(Continuous), withBootID(bootOfWorkload))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := runEvent(in, event("one store", do("one", 8, 1)), nil); err != nil {
+		t.Fatal(err)
+	}
+	abandon(in)
+	globals, err := os.OpenFile(filepath.Join(dir, globalsName), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer globals.Close()
+	if _, err := globals.WriteAt(make([]byte, 2*4096), 3*4096); err != nil { // both slots
+		t.Fatal(err)
+	}
+	if _, err := m.open(dir, disk.OS, false, withBootID(bootAfterCut)); !errors.Is(err, ErrTorn) {
+		t.Errorf("open: %v, want ErrTorn", err)
+	}
+	report, err := Verify(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Sound {
+		t.Error("the state is called sound")
+	}
+}

@@ -96,7 +96,7 @@ type verification struct {
 
 func (v *verification) run() error {
 	state, err := readState(v.report.Dir, v.nameRecord)
-	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) && err != nil {
+	if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrTorn) && !errors.Is(err, ErrUnsupported) {
 		return err
 	}
 	v.state = state
