@@ -1,6 +1,8 @@
 package faultfs
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"maps"
@@ -10,7 +12,8 @@ import (
 	"slices"
 )
 
-// Image is a directory tree as a power cut could have left it. Paths are relative to its root.
+// Image is a directory tree as a power cut could have left it. Paths are relative to its root;
+// contents are shared between images and must not be changed.
 type Image struct {
 	// Plan says what was kept.
 	Plan  string
@@ -26,11 +29,37 @@ func (im *Image) Write(root string) error {
 		}
 	}
 	for path, data := range im.Files {
-		if err := os.WriteFile(filepath.Join(root, path), data, 0o666); err != nil {
+		if err := writeSparse(filepath.Join(root, path), data); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// writeSparse leaves holes where there are pages of zeros.
+func writeSparse(path string, data []byte) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	var zeros [pageSize]byte
+	isZero := func(at int) bool {
+		page := data[at:min(at+pageSize, len(data))]
+		return bytes.Equal(page, zeros[:len(page)])
+	}
+	for at := 0; at < len(data) && err == nil; {
+		if isZero(at) {
+			at += pageSize
+			continue
+		}
+		end := at
+		for end < len(data) && !isZero(end) {
+			end = min(end+pageSize, len(data))
+		}
+		_, err = f.WriteAt(data[at:end], int64(at))
+		at = end
+	}
+	return errors.Join(err, f.Truncate(int64(len(data))), f.Close())
 }
 
 var hashSeed = maphash.MakeSeed()
@@ -154,9 +183,8 @@ func (n *node) someEntries(rnd *rand.Rand) map[string]*node {
 	return list
 }
 
-// The contents are copies: they outlive the call.
-func (n *node) noneOf() []byte { return slices.Clone(n.durable) }
-func (n *node) allOf() []byte  { return slices.Clone(n.now) }
+func (n *node) noneOf() []byte { return n.durable }
+func (n *node) allOf() []byte  { return n.now }
 
 // someOf takes a random length and of each sector a random version: sector by sector, page by
 // page, or up to or from a random place, as when a long write is cut off.

@@ -59,7 +59,7 @@ type Recorder struct {
 type node struct {
 	path string // for messages: where it was first seen
 
-	// A file.
+	// A file. The contents are replaced and never changed, so that images can share them.
 	f       *os.File
 	durable []byte           // content of the last sync
 	now     []byte           // content when it was last looked at
@@ -272,7 +272,7 @@ func (n *node) settle() {
 		return
 	}
 	if len(n.lost) == 0 {
-		n.durable = append(n.durable[:0], n.now...)
+		n.durable = n.now
 		clear(n.pending)
 		n.lengths = n.lengths[:0]
 		return
@@ -393,7 +393,7 @@ func (r *Recorder) look(n *node) {
 		n.pending[i] = append(n.pending[i], sector[:])
 		delete(n.lost, at/pageSize)
 	}
-	n.now = append(n.now[:0], now...)
+	n.now = bytes.Clone(now)
 }
 
 // sectorAt is zero behind the end of b.
