@@ -28,9 +28,12 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(self, args...)
 	cmd.Args[0] = "mmrun"
-	cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+filepath.Join(os.TempDir(), "mmrun-test-cache"))
+	cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+processCacheDir)
 	return cmd
 }
+
+// processCacheDir is one directory for the compiled modules of all tests: they run the same few guests.
+var processCacheDir = filepath.Join(os.TempDir(), fmt.Sprintf("mmrun-test-%d", os.Getpid()))
 
 // mmrunOutput runs the command to its end.
 func mmrunOutput(t *testing.T, wantStatus int, args ...string) (stdout, stderr string) {

@@ -21,9 +21,17 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(cleaned{m}, map[string]func(){
 		"mmrun": func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
 	})
+}
+
+// cleaned removes what the tests of processes share, when they have run.
+type cleaned struct{ m *testing.M }
+
+func (c cleaned) Run() int {
+	defer os.RemoveAll(processCacheDir)
+	return c.m.Run()
 }
 
 // TestScripts runs the command as people do; a script's name says what it is about. The scripts
@@ -40,10 +48,11 @@ func TestMain(m *testing.M) {
 //	readonly DIR        mount the directory read-only for the script, or skip it
 //	count FILE REGEXP N the file must have N matches
 func TestScripts(t *testing.T) {
+	cache := t.TempDir() // one for all scripts: they run the same guests
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, ".cache"))
+			env.Setenv("XDG_CACHE_HOME", cache)
 			env.Setenv("HOME", env.WorkDir)
 			for _, name := range append(guests.Names(t), guests.BadNames(t)...) {
 				to := filepath.Join(env.WorkDir, filepath.FromSlash(name)+".wasm")

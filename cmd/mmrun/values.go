@@ -253,7 +253,7 @@ func parseFloat(s string, f floatFormat) (uint64, error) {
 	switch {
 	case errors.Is(err, strconv.ErrRange):
 		return 0, fmt.Errorf("does not fit into an f%d", f.bits)
-	case err != nil || strings.HasPrefix(magnitude, "-") || strings.Contains(magnitude, "_"):
+	case err != nil || strings.HasPrefix(magnitude, "-") || strings.HasPrefix(magnitude, "+") || strings.Contains(magnitude, "_"):
 		return 0, fmt.Errorf("not a number (an f%d is wanted)", f.bits)
 	}
 	if f.bits == 32 {

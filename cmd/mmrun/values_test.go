@@ -1,0 +1,101 @@
+package main
+
+import (
+	"encoding/json"
+	"math"
+	"testing"
+
+	"github.com/tetratelabs/wazero/api"
+	"pgregory.net/rapid"
+)
+
+var valueTypes = []api.ValueType{api.ValueTypeI32, api.ValueTypeI64, api.ValueTypeF32, api.ValueTypeF64, typeV128}
+
+// What is printed reads back as the same bits, a NaN's payload and the sign of a zero included.
+func TestPrintedValuesReadBack(t *testing.T) {
+	interesting := []uint64{0, 1, 1 << 31, 1<<31 - 1, 1<<32 - 1, 1 << 63, 1<<63 - 1, 1<<64 - 1,
+		math.Float64bits(math.NaN()), math.Float64bits(math.Inf(-1)), math.Float64bits(0.1), math.Float64bits(1e21), math.Float64bits(5e-324),
+		uint64(math.Float32bits(float32(math.NaN()))), uint64(math.Float32bits(0.1)), 0x7f800001, 0xff800000, 0x7fc00000, 0x7ff0000000000001}
+	bits := rapid.OneOf(rapid.SampledFrom(interesting), rapid.Uint64())
+	rapid.Check(t, func(t *rapid.T) {
+		v := value{typ: rapid.SampledFrom(valueTypes).Draw(t, "type"), lo: bits.Draw(t, "lo")}
+		switch v.typ {
+		case api.ValueTypeI32, api.ValueTypeF32:
+			v.lo = uint64(uint32(v.lo))
+		case typeV128:
+			v.hi = bits.Draw(t, "hi")
+		}
+		text := v.String()
+		got, err := parseValue(v.typ, text)
+		if err != nil || got != v {
+			t.Fatalf("%s %#x is written as %s and read as %#x, %v", typeName(v.typ), v.lo, text, got.lo, err)
+		}
+		encoded, err := json.Marshal(v)
+		if err != nil || !json.Valid(encoded) {
+			t.Fatalf("%s as JSON: %s, %v", text, encoded, err)
+		}
+	})
+}
+
+// wazero leaves garbage above an i32 or f32.
+func TestUpperHalfOfNarrowValuesIsIgnored(t *testing.T) {
+	const garbage = 0xdeadbeef << 32
+	for _, c := range []struct {
+		v    value
+		want string
+	}{
+		{value{typ: api.ValueTypeI32, lo: garbage | 0xffffffff}, "-1"},
+		{value{typ: api.ValueTypeF32, lo: garbage | uint64(math.Float32bits(1.5))}, "1.5"},
+	} {
+		if got := c.v.String(); got != c.want {
+			t.Errorf("got %s, want %s", got, c.want)
+		}
+	}
+}
+
+func TestReadValues(t *testing.T) {
+	for _, c := range []struct {
+		typ  api.ValueType
+		text string
+		lo   uint64
+		hi   uint64
+	}{
+		{api.ValueTypeI32, "+5", 5, 0},
+		{api.ValueTypeI32, "-0x1", 0xffffffff, 0},
+		{api.ValueTypeI32, "0XFFFFFFFF", 0xffffffff, 0},
+		{api.ValueTypeI32, "0010", 10, 0},
+		{api.ValueTypeI64, "-9223372036854775808", 1 << 63, 0},
+		{api.ValueTypeI64, "0xffffffffffffffff", math.MaxUint64, 0},
+		{api.ValueTypeF32, "1e-46", 0, 0},
+		{api.ValueTypeF32, "16777217", uint64(math.Float32bits(16777216)), 0},
+		{api.ValueTypeF64, "Infinity", math.Float64bits(math.Inf(1)), 0},
+		{api.ValueTypeF64, "-INF", math.Float64bits(math.Inf(-1)), 0},
+		{api.ValueTypeF64, "0x1p-2", math.Float64bits(0.25), 0},
+		{api.ValueTypeF64, "-0xff", math.Float64bits(-255), 0},
+		{api.ValueTypeF64, ".5", math.Float64bits(0.5), 0},
+		{typeV128, "0x10000000000000002", 2, 1},
+		{api.ValueTypeExternref, "null", 0, 0},
+		{typeFuncref, "null", 0, 0},
+	} {
+		got, err := parseValue(c.typ, c.text)
+		if err != nil || got.lo != c.lo || got.hi != c.hi {
+			t.Errorf("%s %s: %#x %#x, %v", typeName(c.typ), c.text, got.hi, got.lo, err)
+		}
+	}
+	for _, c := range []struct {
+		typ  api.ValueType
+		text string
+	}{
+		{api.ValueTypeI32, ""}, {api.ValueTypeI32, "-"}, {api.ValueTypeI32, "0x"}, {api.ValueTypeI32, "1_000"},
+		{api.ValueTypeI32, "--1"}, {api.ValueTypeI32, "+-1"}, {api.ValueTypeI32, "1.0"}, {api.ValueTypeI32, "٣"},
+		{api.ValueTypeI32, "4294967296"}, {api.ValueTypeI32, "-2147483649"}, {api.ValueTypeI64, "-9223372036854775809"},
+		{api.ValueTypeF32, ""}, {api.ValueTypeF32, "1e40"}, {api.ValueTypeF32, "nan:0x0"}, {api.ValueTypeF32, "nan:0x800000"},
+		{api.ValueTypeF64, "1_0.0"}, {api.ValueTypeF64, "--1"}, {api.ValueTypeF64, "-+1"}, {api.ValueTypeF64, "0x"},
+		{typeV128, "1"}, {typeV128, "0x"}, {typeV128, "0x-1"}, {typeV128, "0x1_0"}, {typeV128, "0x100000000000000000000000000000000"},
+		{api.ValueTypeExternref, "0"},
+	} {
+		if got, err := parseValue(c.typ, c.text); err == nil {
+			t.Errorf("%s %q is read as %v", typeName(c.typ), c.text, got)
+		}
+	}
+}
