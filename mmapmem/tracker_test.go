@@ -254,7 +254,7 @@ func (w *watched) rollback() {
 			w.fatalf("%v", err)
 		}
 	}
-	if err := w.m.Rollback(); err != nil {
+	if err := w.m.Rollback(uint64(len(w.saved))); err != nil {
 		w.fatalf("%v", err)
 	}
 	w.rollbacks++
