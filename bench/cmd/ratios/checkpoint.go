@@ -43,9 +43,8 @@ func checkpointSpeed(r *run) error {
 		return err
 	}
 	v := uint64(1)
-	var ops []*op
 	for _, n := range []int{1, 64, 1024, 8192} {
-		o := &op{name: fmt.Sprintf("checkpoint of %d pages", n), n: 1, run: s.Checkpoint}
+		o := &op{name: fmt.Sprintf("checkpoint of %s", pagesOf(n)), n: 1, run: s.Checkpoint}
 		o.before = func(int) error {
 			if err := s.Checkpoint(); err != nil {
 				return err
@@ -57,7 +56,6 @@ func checkpointSpeed(r *run) error {
 			return err
 		}
 		r.figure(o.name, "%s, %.0f pages a second", duration(o.median()), float64(n)/o.median())
-		ops = append(ops, o)
 	}
 	return nil
 }

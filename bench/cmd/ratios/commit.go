@@ -48,8 +48,8 @@ func commitCost(r *run) error {
 			if n > pages {
 				continue
 			}
-			ops = append(ops, touch(fmt.Sprintf("commit, %d pages, the same each time, %d MiB", n, mib), s.Event("touch"), n, pages/n, false))
-			o := random(fmt.Sprintf("commit, %d pages, random, %d MiB", n, mib), random1.Event("random"), n)
+			ops = append(ops, touch(fmt.Sprintf("commit, %s, the same each time, %d MiB", pagesOf(n), mib), s.Event("touch"), n, pages/n, false))
+			o := random(fmt.Sprintf("commit, %s, random, %d MiB", pagesOf(n), mib), random1.Event("random"), n)
 			// Long enough for the checkpoints that these events cause: the mean counts, and the
 			// time of the whole process.
 			o.n, o.clock = max(2000/n, 10), process
@@ -194,7 +194,7 @@ func rollbackCost(r *run) error {
 				return err
 			}
 			where := map[bool]string{false: "the same each time", true: "others each time"}[moves]
-			ops = append(ops, touch(fmt.Sprintf("rollback of %d pages, %s, 64 MiB", n, where),
+			ops = append(ops, touch(fmt.Sprintf("rollback of %s, %s, 64 MiB", pagesOf(n), where),
 				failing(s, "touch"), n, mib*bench.MiB/bench.PageSize/n, moves))
 		}
 	}

@@ -22,6 +22,17 @@ func one(name string, event func([]uint64) error) *op {
 	}}
 }
 
+// fill is one, with an event that writes all bytes of the page.
+func fill(name string, event func([]uint64) error) *op {
+	stack := make([]uint64, 3)
+	v := uint64(0)
+	return &op{name: name, warm: 2, run: func() error {
+		v++
+		stack[0], stack[1], stack[2] = 0, bench.PageSize, v&0xff
+		return event(stack)
+	}}
+}
+
 // contestants closes what a section has opened.
 type contestants []bench.Contestant
 
@@ -102,6 +113,10 @@ func oneEvent(r *run) error {
 		continuous[mib], continuousCall[mib] = one("continuous, Update"+at, c.Event("one")), one("continuous, Call"+at, c.CallEvent("one"))
 		ops = append(ops, plain[mib], plainCall[mib], continuous[mib], continuousCall[mib])
 	}
+	// The whole page instead of 8 bytes of it: what an event costs beyond a call is the same.
+	fillPlain := fill("plain wazero, CallWithStack, fills a page, 1 MiB", all[2].(*bench.Plain).Event("fill"))
+	fillKept := fill("continuous, Update, fills a page, 1 MiB", all[3].(*bench.State).Event("fill"))
+	ops = append(ops, fillPlain, fillKept)
 	if err := takeTurns(thread, r.rounds, ops...); err != nil {
 		return err
 	}
@@ -124,6 +139,7 @@ func oneEvent(r *run) error {
 		r.atMost(fmt.Sprintf("continuous, Update / plain CallWithStack, one page, %d MiB", mib), continuous[mib].median()/plain[mib].median(), 1.5, "x")
 		r.atMost(fmt.Sprintf("continuous, Call / plain Call, one page, %d MiB", mib), continuousCall[mib].median()/plainCall[mib].median(), 1.5, "x")
 	}
+	r.atMost("continuous, Update / plain CallWithStack, fills a page, 1 MiB", fillKept.median()/fillPlain.median(), 1.5, "x")
 	r.atMost("atomic, one hot page and a global / bare pwrite of 4 KiB, 1 MiB", atomic[1].median()/pwrite.median(), 0.5, "x")
 	r.atMost("the same, 1024 MiB", atomic[1024].median()/pwrite.median(), 0.5, "x")
 	r.atMost("atomic, one hot page: 1024 MiB / 1 MiB of memory, touched", atomic[1024].median()/atomic[1].median(), 1.3, "x")

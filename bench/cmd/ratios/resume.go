@@ -123,7 +123,7 @@ func recoveryTime(r *run) error {
 					return err
 				}
 				where := map[bool]string{false: "after a kill (journal in the page cache)", true: "after a power cut (journal on the disk)"}[synced]
-				name := fmt.Sprintf("recovery of %d MiB of journal, %d events of %d pages, %s", size, events, pages, where)
+				name := fmt.Sprintf("recovery of %d MiB of journal, %d events of %s, %s", size, events, pagesOf(pages), where)
 				o := &op{name: name, n: 1}
 				var opened *bench.State
 				i := 0

@@ -140,3 +140,10 @@ func (r *run) note(ops ...*op) {
 		r.figure(o.name, "%s (%s to %s)", duration(o.median()), duration(quantile(o.samples, 0.25)), duration(quantile(o.samples, 0.75)))
 	}
 }
+
+func pagesOf(n int) string {
+	if n == 1 {
+		return "1 page"
+	}
+	return fmt.Sprintf("%d pages", n)
+}
