@@ -163,13 +163,32 @@ func removeAbandoned(parent, prefix string) {
 		path := filepath.Join(parent, e.Name())
 		lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR, 0)
 		if err != nil {
-			continue // just made, or not ours
+			// Just made, or not ours, or empty because its maker or its remover died at that moment.
+			if fi, err := e.Info(); err == nil && time.Since(fi.ModTime()) > time.Minute {
+				_ = os.Remove(path)
+			}
+			continue
 		}
 		if tryLock(lock) == nil {
-			_ = os.RemoveAll(path)
+			removeBuilding(path)
 		}
 		_ = unlock(lock)
 	}
+}
+
+// removeBuilding removes a directory that is locked. The lock goes last: a process that dies half way leaves what
+// removeAbandoned takes for abandoned.
+func removeBuilding(path string) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if e.Name() != lockName {
+			_ = os.RemoveAll(filepath.Join(path, e.Name()))
+		}
+	}
+	_ = os.RemoveAll(path)
 }
 
 // writeFile writes a new file and makes its content durable.
