@@ -3,6 +3,7 @@ package mmrun_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -117,6 +118,42 @@ func TestKillInsideGuestLoop(t *testing.T) {
 				t.Errorf("%d of %d events were rolled back", totals.Lost, rounds)
 			case mode == mmrun.Continuous && totals.Torn == 0:
 				t.Error("no state was torn")
+			}
+		})
+	}
+}
+
+// A process that dies while it creates a state leaves a whole one or none at all, and what it leaves behind is gone after
+// the next attempt.
+func TestKillWhileCreating(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			parent := t.TempDir()
+			lane := newLaneIn(t, parent, guests.Load(t, "cmap"), crashtest.Child{Guest: "cmap", Mode: mode, OnlyCommits: true,
+				Seed: seed(t), Sync: "never", JournalSize: mmrun.MinJournalSize})
+			r := rand.New(rand.NewPCG(lane.Child.Seed, 1))
+			var took time.Duration
+			plan := crashtest.Plan{After: crashtest.Opened} // the first is to learn how long it takes
+			for range killRounds(60) {
+				out, err := lane.Round(plan)
+				if err != nil {
+					t.Fatalf("kill %d: %v", lane.Totals.Kills, err)
+				}
+				if d, ok := out.Took[crashtest.Opening]; ok {
+					took = d
+				}
+				plan = crashtest.Plan{After: crashtest.Opening, Delay: time.Duration(r.Float64() * 1.2 * float64(took))}
+				if files, err := filepath.Glob(filepath.Join(parent, "*", "memory")); err != nil || len(files) > 2 {
+					t.Fatalf("there are %v where at most a state and an attempt should be (%v)", files, err)
+				}
+				if err := lane.Restart(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Log(lane.Totals)
+			if lane.Totals.Kills >= 60 && lane.Totals.Creating-lane.Totals.Created == 0 {
+				t.Error("no kill came while the state was being created")
 			}
 		})
 	}

@@ -109,18 +109,22 @@ func TestTorture(t *testing.T) {
 	}
 }
 
+// newLane makes a lane on the disk or in memory.
 func newLane(t *testing.T, onDisk bool, wasm []byte, c crashtest.Child) *crashtest.Lane {
 	t.Helper()
-	memory := memoryDir(t)
-	dir := memory
 	if onDisk {
-		dir = t.TempDir()
+		return newLaneIn(t, t.TempDir(), wasm, c)
 	}
+	return newLaneIn(t, memoryDir(t), wasm, c)
+}
+
+func newLaneIn(t *testing.T, dir string, wasm []byte, c crashtest.Child) *crashtest.Lane {
+	t.Helper()
 	var err error
 	if c.CacheDir, err = compiledDir(); err != nil {
 		t.Fatal(err)
 	}
-	lane, err := crashtest.NewLane(ctx, dir, memory, wasm, c)
+	lane, err := crashtest.NewLane(ctx, dir, memoryDir(t), wasm, c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -206,10 +206,7 @@ func (r *running) act(ctx context.Context, rnd *mathrand.Rand, n uint64) error {
 		}
 	}
 	if chosen(r.Views) {
-		_ = r.in.View(ctx, func(tx *mmrun.Tx) error { // may trap, as any event
-			_, err := Run(machine{ctx, tx}, r.workload.Event(rnd.Uint64(), uint64(len(memory(tx)))))
-			return err
-		})
+		_ = View(ctx, r.in, r.workload.Event(rnd.Uint64(), r.in.Stats().MemoryBytes)) // may trap, as any event
 	}
 	if chosen(r.Syncs) {
 		if err := r.in.Sync(); err != nil {
@@ -294,6 +291,17 @@ func Do(ctx context.Context, in *mmrun.Instance, e Event, byCall bool) (answers 
 	if byCall && len(e.Steps) == 1 && e.Steps[0].Func != "" && e.Meta == nil && e.End != Refused && e.End != Panics {
 		return Run(caller{ctx, in}, e)
 	}
+	return group(ctx, in.Update, e)
+}
+
+// View does what an event would do in a query.
+func View(ctx context.Context, in *mmrun.Instance, e Event) error {
+	_, err := group(ctx, in.View, e)
+	return err
+}
+
+// group does an event under Update or View.
+func group(ctx context.Context, under func(context.Context, func(*mmrun.Tx) error) error, e Event) (answers uint64, err error) {
 	defer func() {
 		if e.End != Panics {
 			return
@@ -303,7 +311,7 @@ func Do(ctx context.Context, in *mmrun.Instance, e Event, byCall bool) (answers 
 		}
 		err = errRefused
 	}()
-	err = in.Update(ctx, func(tx *mmrun.Tx) error {
+	err = under(ctx, func(tx *mmrun.Tx) error {
 		if e.Meta != nil {
 			tx.SetMeta(e.Meta)
 		}
@@ -350,13 +358,4 @@ func (c caller) Call(name string, params ...uint64) ([]uint64, error) {
 		return nil, err
 	}
 	return Mask(results, c.in.Functions()[name].ResultTypes()), nil
-}
-
-func memory(tx *mmrun.Tx) []byte {
-	mem := tx.Memory()
-	if mem == nil {
-		return nil
-	}
-	b, _ := mem.Read(0, mem.Size())
-	return b
 }
