@@ -46,6 +46,9 @@ const (
 	// privatePages is how many pages may have shadows, 64 MiB of them, before a checkpoint starts
 	// so that some can be evicted.
 	privatePages = 16384
+	// mostPrivatePages, 512 MiB of shadows, is where events wait for checkpoint and eviction: they
+	// dirty pages faster than the disk takes them.
+	mostPrivatePages = 131072
 	// freshPages is how many pages one event may add to the hot ones. The pages of an event that
 	// makes more are folded into the file within the event and get no shadows, so that it needs
 	// no more memory than the guest itself has asked for.
@@ -148,11 +151,30 @@ func (k *atomicKeeper) keepPages(seq uint64, alone bool) error {
 		}
 	}
 	mem.Committed(seq)
+	if mem.PrivatePages() > mostPrivatePages {
+		return k.evictAll(seq)
+	}
 	crowded := mem.PrivatePages() > privatePages && seq-k.folded >= idleCommits
 	if k.running == nil && (crowded || mem.Idle()) {
 		if err := k.foldActive(); err != nil && k.in.poison.Load() != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// evictAll makes all pages cold, now. Without room on the disk that is put off.
+func (k *atomicKeeper) evictAll(seq uint64) error {
+	err := k.foldActive()
+	if err == nil {
+		err = k.wait()
+	}
+	if err == nil {
+		_, err = k.in.mem.Evict(seq, seq, 0, mostPrivatePages*2)
+		return err
+	}
+	if k.in.poison.Load() != nil {
+		return err
 	}
 	return nil
 }
