@@ -80,9 +80,7 @@ func (k *atomicKeeper) commit() error {
 		return k.checkJournal(err)
 	}
 	const machinePage = 4096
-	if before := k.used; in.mem != nil && (k.synced.Load() && k.synced.Swap(false) || before/machinePage != (before+size)/machinePage) {
-		in.mem.FaultsAreOurs()
-	}
+	faulted := k.synced.Load() && k.synced.Swap(false) || k.used/machinePage != (k.used+size)/machinePage
 	k.used += size
 	// From here on a kill brings back this commit.
 	if err := applyDelta(in.state, k.small); err != nil {
@@ -102,7 +100,13 @@ func (k *atomicKeeper) commit() error {
 			return in.poisonWith(err)
 		}
 	}
-	return k.syncCommit()
+	if err := k.syncCommit(); err != nil {
+		return err
+	}
+	if in.mem != nil && (faulted || in.opts.sync.always) {
+		in.mem.FaultsAreOurs()
+	}
+	return nil
 }
 
 // prepare fills k.record with what the event changed.
@@ -270,7 +274,6 @@ func (k *atomicKeeper) syncCommit() error {
 		if err := k.journal.Sync(); err != nil {
 			return k.in.poisonWith(err)
 		}
-		k.synced.Store(true)
 	case p.every > 0 && !k.timerSet.Load():
 		k.timerSet.Store(true)
 		if k.timer == nil {

@@ -24,6 +24,7 @@ type folder struct {
 	patcher *mmapmem.Patcher
 
 	state *globalsfile.State // the small state as of the last record applied
+	long  bool               // recovery: the memory file has been seen to be as long as that state's memory
 }
 
 // fold is one checkpoint under way.

@@ -446,6 +446,10 @@ func (in *Instance) checkRecord(r journal.Record, fo *folder) error {
 			return fmt.Errorf("%w: commit %d writes behind its memory", journal.ErrCorrupt, r.Seq)
 		}
 	}
+	if r.WasmPages == fo.state.MemoryPages && fo.long {
+		return nil // as long as for the record before
+	}
+	fo.long = true
 	size, err := fo.memory.Size()
 	if err != nil || uint64(size) >= end {
 		return err

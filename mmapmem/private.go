@@ -224,9 +224,13 @@ func (m *Memory) settled() {
 	}
 }
 
-// FaultsAreOurs says that the faults since Changes are the caller's own, such as those of stores to a
-// mapped journal. The next Changes then need not look for what they have made private.
-func (m *Memory) FaultsAreOurs() { m.scanned = true }
+// FaultsAreOurs says, after Committed, that all faults since Changes are the caller's own, such as
+// those of stores to a mapped journal. The next Changes then need not look for what they have made
+// private.
+func (m *Memory) FaultsAreOurs() {
+	m.scanned = true
+	m.settled()
+}
 
 // Committed makes the bytes that Changes saw the reference for the next comparison. seq is the
 // number of the commit. Fresh pages become hot.
