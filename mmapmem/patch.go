@@ -12,8 +12,9 @@ import (
 // go round over more pages than this is slow to fold, since each round writes and reads them all.
 const patchPages = 24576
 
-// patchRun is the longest run of neighbouring pages written at once.
-const patchRun = 256
+// patchRun is the longest run of neighbouring pages written at once: 64 KiB. Larger writes leave larger folios in
+// the page cache, and those make reading and rewriting single pages of them slower (5 µs to 17 µs a page).
+const patchRun = 16
 
 // Patcher puts byte ranges into a memory file, merged by page: a page that is named a thousand
 // times is read and written once. It works on the file alone and may do so while a Private
