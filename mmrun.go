@@ -57,7 +57,8 @@ type Instance struct {
 	closed bool
 	files  closers
 
-	functions map[string]*Function
+	functions    map[string]*Function
+	lastFunction *Function // saves the look-up for a guest with one kind of event (BenchmarkEvent in bench)
 	poison    atomic.Pointer[error]
 	counters  counters
 }

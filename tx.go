@@ -149,7 +149,11 @@ func (f *Function) checkParams(n int) error {
 
 // function finds an exported function of the module itself.
 func (in *Instance) function(name string) (*Function, error) {
+	if f := in.lastFunction; f != nil && f.name == name {
+		return f, nil
+	}
 	if f, ok := in.functions[name]; ok {
+		in.lastFunction = f
 		return f, nil
 	}
 	fn := in.guest.mod.ExportedFunction(name)
