@@ -258,7 +258,11 @@ func anySequence(t *rapid.T, cache wazero.CompilationCache, scratch, guest strin
 			for i := range meta {
 				meta[i] = byte(i * len(meta))
 			}
-			p.event(crashtest.Event{Meta: meta}, false)
+			end := rapid.SampledFrom([]crashtest.End{crashtest.Commits, crashtest.Refused, crashtest.Panics}).Draw(t, "end")
+			if w.OnlyCommits {
+				end = crashtest.Commits
+			}
+			p.event(crashtest.Event{Meta: meta, End: end}, false)
 		},
 		"nothing": func(t *rapid.T) {
 			p.t = t
