@@ -59,8 +59,8 @@ type Instance struct {
 
 	functions    map[string]*Function
 	lastFunction *Function // saves the look-up for a guest with one kind of event (BenchmarkEvent in bench)
-	poison    atomic.Pointer[error]
-	counters  counters
+	poison       atomic.Pointer[error]
+	counters     counters
 }
 
 // keeper is what differs between the modes: how the state of an instance is kept. All methods
