@@ -125,9 +125,9 @@ func (fo *folder) publish() error {
 	return nil
 }
 
-// final tells whether an error of a fold is one that trying again cannot mend: a failed sync, or a
-// damaged page.
+// final tells whether an error of a fold is one that trying again cannot mend: a failed sync, a
+// damaged page, or a file that cannot be used any more.
 func final(err error) bool {
 	return errors.Is(err, mmapmem.ErrSync) || errors.Is(err, mmapmem.ErrSum) || errors.Is(err, journal.ErrCorrupt) ||
-		errors.Is(err, journal.ErrFailed)
+		errors.Is(err, journal.ErrFailed) || errors.Is(err, globalsfile.ErrFailed)
 }

@@ -15,8 +15,8 @@ import (
 // lets one goroutine in at a time. Two processes must not have a file open at once; the caller holds
 // a lock.
 //
-// An error of a sync, or of a growth that got stuck half way, stays: whatever is tried afterwards
-// returns the same error, because nothing is known about what the disk holds. Close the file and
+// An error of a sync, or of a growth that got stuck half way, wraps ErrFailed and stays: whatever is
+// tried afterwards returns the same error, because nothing is known about what the disk holds. Close the file and
 // open it anew.
 type File struct {
 	fs      disk.FS
@@ -278,7 +278,7 @@ func (f *File) Sync() error {
 		return f.err
 	}
 	if err := f.file.Sync(); err != nil {
-		f.err = fmt.Errorf("globals file %s: a sync failed, what the disk holds is unknown: %w", f.path, err)
+		f.err = fmt.Errorf("globals file %s: a sync failed, what the disk holds is unknown: %w: %w", f.path, ErrFailed, err)
 		return f.err
 	}
 	// After the sync, not before: on the disk the mark must never be ahead of the slot.

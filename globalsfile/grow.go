@@ -28,7 +28,7 @@ func (f *File) grow(need int) error {
 	// Windows renames over no file that is open. From here on there is no way back: an error stays.
 	stuck := func(err error) error {
 		f.release()
-		f.err = fmt.Errorf("globals file %s: giving its slots more room got stuck: %w", f.path, err)
+		f.err = fmt.Errorf("globals file %s: giving its slots more room got stuck: %w: %w", f.path, ErrFailed, err)
 		return f.err
 	}
 	if err := f.release(); err != nil {

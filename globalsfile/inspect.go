@@ -17,6 +17,8 @@ var (
 	// ErrTorn: continuous mode; the linear memory and the globals may belong to different instants,
 	// or a power cut has left no globals at all.
 	ErrTorn = errors.New("torn")
+	// ErrFailed: a sync or a growth of the open file failed, and it is of no more use, see [File].
+	ErrFailed = errors.New("failed by an earlier error")
 )
 
 // Report is what there is to say about a file besides its state. As long as the header can be
