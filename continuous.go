@@ -147,6 +147,7 @@ func (k *continuousKeeper) syncLocked() error {
 				return err
 			}
 		}
+		k.sidecar.SetSyncFailed(false)
 		if err := k.sidecar.WriteSlot(k.in.state); err != nil {
 			return err
 		}
@@ -156,6 +157,7 @@ func (k *continuousKeeper) syncLocked() error {
 		return k.sidecar.SetClean(true, k.boot)
 	}()
 	if err != nil {
+		k.sidecar.SetSyncFailed(true)
 		return k.in.poisonWith(fmt.Errorf("sync: %w", err))
 	}
 	k.clean = true

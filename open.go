@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -43,7 +44,11 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 	var lock *os.File
 	var g *guest
 	if exists {
-		lock, err = lockDir(dir)
+		if lock, err = lockDir(dir); err == nil {
+			if err = syncNames(o.fs, dir); err != nil {
+				err = errors.Join(fmt.Errorf("state %s: %w", dir, err), unlock(lock))
+			}
+		}
 	} else {
 		if wasm == nil {
 			return nil, asKind(ErrNotExist, fmt.Errorf("state %s: does not exist, and no module was given to create it from", dir))
@@ -488,6 +493,11 @@ func (in *Instance) openContinuous(sidecar *globalsfile.File, memory disk.File, 
 	if err := in.mapMemory(memory, mmapmem.Shared); err != nil {
 		return in.fileError(err)
 	}
+	if memory != nil && sidecar.SyncFailed() {
+		if err := rewriteFile(memory); err != nil {
+			return in.fileError(err)
+		}
+	}
 	boot := in.opts.bootID()
 	sidecar.EndEvent(in.state.Seq)
 	if torn {
@@ -500,5 +510,25 @@ func (in *Instance) openContinuous(sidecar *globalsfile.File, memory disk.File, 
 		}
 	}
 	in.keeper = &continuousKeeper{in: in, memory: memory, sidecar: sidecar, boot: boot, clean: sidecar.Header().Clean}
+	return nil
+}
+
+// rewriteFile writes a file over itself, so that the next sync writes all of it.
+func rewriteFile(f disk.File) error {
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 1<<20)
+	for at := int64(0); at < size; {
+		n, err := f.ReadAt(buf[:min(int64(len(buf)), size-at)], at)
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if _, err := f.WriteAt(buf[:n], at); err != nil {
+			return err
+		}
+		at += int64(n)
+	}
 	return nil
 }

@@ -202,3 +202,18 @@ func writeFile(fsys disk.FS, path string, data []byte) error {
 	}
 	return errors.Join(err, f.Close())
 }
+
+// syncNames makes durable the name of a state directory and those in it. Whoever gave them may have been
+// killed before that: without this sync a power cut could take the directory, or bring back an
+// older globals file, after commits in it have been acknowledged as durable.
+func syncNames(fsys disk.FS, dir string) error {
+	if err := fsys.SyncDir(dir); err != nil {
+		return err
+	}
+	// To sync a directory takes permission to read it, which an owner of a state need not have for
+	// the place where it lies.
+	if err := fsys.SyncDir(filepath.Dir(dir)); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return nil
+}

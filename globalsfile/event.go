@@ -12,9 +12,10 @@ The event page, at offset 8192:
 	               between the two stores, which is inside an event, or the page is damaged
 	    16      8  mark: number of the last slot write that is known to be complete. A damaged mark is
 	               ahead of the slots and found so, or behind them and harmless
-	    24         zero
+	    24      8  1: a sync of the state failed, and none has succeeded since; see SetSyncFailed
+	    32         zero
 */
-const eventLength = 24
+const eventLength = 32
 
 // eventPage is the part of the mapping that is stored to for each event.
 type eventPage = [eventLength]byte
@@ -56,3 +57,17 @@ func decodeEvent(page []byte) (seq uint64, inEvent bool, mark uint64) {
 	inEvent = word&1 == 1 || le.Uint64(page[8:]) != ^word
 	return word >> 1, inEvent, le.Uint64(page[16:])
 }
+
+// SetSyncFailed notes that a sync failed, or that one has succeeded again, for whoever opens the state next while the
+// machine runs on. After a failed sync the kernel takes pages for clean that are not on the disk: they must
+// be written again, or a later sync would vouch for them without writing them.
+func (f *File) SetSyncFailed(failed bool) {
+	n := uint64(0)
+	if failed {
+		n = 1
+	}
+	binary.LittleEndian.PutUint64(f.event[24:], n)
+}
+
+// SyncFailed is what SetSyncFailed noted, in this process or an earlier one.
+func (f *File) SyncFailed() bool { return binary.LittleEndian.Uint64(f.event[24:]) == 1 }

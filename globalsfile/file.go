@@ -104,7 +104,12 @@ func (f *File) open() error {
 		return err
 	}
 	// What a killed process left valid may be in the page cache only. The first write overwrites
-	// the other copy: without this sync, a power cut could then take both.
+	// the other copy: without this sync, a power cut could then take both. It is written again
+	// before, because after a sync that failed the kernel takes pages for clean that are not on
+	// the disk, and would sync nothing.
+	if err := f.rewrite(in); err != nil {
+		return err
+	}
 	if err := f.file.Sync(); err != nil {
 		return err
 	}
@@ -118,6 +123,29 @@ func (f *File) open() error {
 	f.tails[in.Newest] = newest.tail
 	f.tail = 1
 	f.tails[in.Newest].version = f.tail
+	return nil
+}
+
+// rewrite writes what is valid over itself.
+func (f *File) rewrite(in inspection) error {
+	again := func(offset int64, length int) error {
+		b := make([]byte, length)
+		if err := readFull(f.file, b, offset); err != nil {
+			return err
+		}
+		_, err := f.file.WriteAt(b, offset)
+		return err
+	}
+	if err := again(0, slotsOffset); err != nil {
+		return err
+	}
+	for i, slot := range in.Slots {
+		if slot.Err == nil {
+			if err := again(slotsOffset+int64(i)*in.header.capacity, slot.Length); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

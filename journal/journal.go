@@ -354,13 +354,21 @@ func (j *Journal) Reset(base uint64) error {
 	for _, s := range j.segments {
 		// First the header, then the length: a header that promises more bytes than the file
 		// has is reported as damage.
+		resize := int64(len(s.mapping)) != j.size || s.fileSize != j.size
 		if s.mapping != nil {
 			s.putIdle(base)
-			if err := s.file.Sync(); err != nil {
+			err := error(nil)
+			if resize {
+				err = s.writeAgain(headerBytes) // see SyncFiles: it may have been idle in the page cache only
+			}
+			if err == nil {
+				err = s.file.Sync()
+			}
+			if err != nil {
 				return j.fail(err)
 			}
 		}
-		if int64(len(s.mapping)) != j.size || s.fileSize != j.size {
+		if resize {
 			if err := j.resize(s, j.size, true); err != nil {
 				return err
 			}
