@@ -103,7 +103,7 @@ func (r *Recorder) Cuts(rnd *rand.Rand, random int) []*Image {
 		images = append(images, im)
 	}
 	someDirs := func(n *node) map[string]*node { return n.someEntries(rnd) }
-	add("nothing kept", (*node).noneOf, (*node).stableEntries)
+	images = append(images, r.CutNothing())
 	if dirs {
 		add("names kept, no content", (*node).noneOf, (*node).allEntries)
 		add("content kept, no names", (*node).allOf, (*node).stableEntries)
@@ -134,17 +134,30 @@ func (r *Recorder) Cuts(rnd *rand.Rand, random int) []*Image {
 		add("all but "+name+" kept", others, entries)
 	}
 	for range random {
-		add("random", func(n *node) []byte {
-			switch rnd.IntN(6) {
-			case 0:
-				return n.noneOf()
-			case 1:
-				return n.allOf()
-			}
-			return n.someOf(rnd)
-		}, someDirs)
+		images = append(images, r.CutRandom(rnd))
 	}
 	return images
+}
+
+// CutNothing is the image with nothing kept, CutRandom one with random choices. They are for Before.
+func (r *Recorder) CutNothing() *Image {
+	im := &Image{Plan: "nothing kept", Files: make(map[string][]byte)}
+	im.fill("", r.top, (*node).noneOf, (*node).stableEntries)
+	return im
+}
+
+func (r *Recorder) CutRandom(rnd *rand.Rand) *Image {
+	im := &Image{Plan: "random", Files: make(map[string][]byte)}
+	im.fill("", r.top, func(n *node) []byte {
+		switch rnd.IntN(6) {
+		case 0:
+			return n.noneOf()
+		case 1:
+			return n.allOf()
+		}
+		return n.someOf(rnd)
+	}, func(n *node) map[string]*node { return n.someEntries(rnd) })
+	return im
 }
 
 func (im *Image) fill(path string, dir *node, file func(*node) []byte, entries func(*node) map[string]*node) {

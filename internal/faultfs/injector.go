@@ -57,6 +57,13 @@ func (i *Injector) Failed() []Op {
 	return append([]Op(nil), i.failed...)
 }
 
+// Note counts an operation that another layer has failed.
+func (i *Injector) Note(op *Op) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.failed = append(i.failed, *op)
+}
+
 // Heal ends the failures.
 func (i *Injector) Heal() {
 	i.mu.Lock()

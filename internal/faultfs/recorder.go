@@ -43,6 +43,9 @@ type Recorder struct {
 	Before func(op *Op)
 	// Skip, if set, makes Sync and SyncDir calls do nothing but return nil.
 	Skip func(op *Op) bool
+	// Coarse, if set, makes the recorder look at a file when it is synced and at a Point only. It then
+	// knows fewer of the versions that a sector has had in between, and costs less.
+	Coarse bool
 	// FailSync, if set, makes Sync and SyncDir calls fail.
 	FailSync func(op *Op) error
 
@@ -176,10 +179,26 @@ func (r *Recorder) Point() {
 	}
 }
 
+// Touched notes that the program has stored to all of the file of that name through a mapping. A store
+// of what was there before makes a page dirty, but cannot be seen.
+func (r *Recorder) Touched(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.walk(r.top, func(n *node) {
+		if n.f != nil && filepath.Base(n.path) == name {
+			clear(n.lost)
+		}
+	})
+}
+
 func (r *Recorder) layer(op *Op, do func() error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lookAll()
+	if !r.Coarse {
+		r.lookAll()
+	} else if op.Kind == Sync {
+		r.look(r.open[op.Handle])
+	}
 	if r.Before != nil {
 		r.Before(op)
 	}
@@ -200,6 +219,12 @@ func (r *Recorder) layer(op *Op, do func() error) error {
 		return err
 	}
 	switch op.Kind {
+	case WriteAt:
+		if n := r.open[op.Handle]; n != nil && op.Length > 0 { // dirty again, also where nothing changes
+			for page := op.Offset / pageSize; page <= (op.Offset+op.Length-1)/pageSize; page++ {
+				delete(n.lost, int(page))
+			}
+		}
 	case Mkdir:
 		dir, name := r.find(op.Path)
 		r.change(dir, change{name: newDir(op.Path)})
