@@ -34,6 +34,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -56,6 +57,8 @@ type Instance struct {
 	tx     Tx
 	closed bool
 	files  closers
+	lock   *os.File
+	onDisk bool // when it was opened, all that the state directory held was on the disk
 
 	functions    map[string]*Function
 	lastFunction *Function // saves the look-up for a guest with one kind of event (BenchmarkEvent in bench)
@@ -287,6 +290,9 @@ func (in *Instance) Close(context.Context) error {
 	err := in.keeper.close()
 	if p := in.poisoned(); p != nil && err == nil {
 		err = p
+	}
+	if err == nil {
+		noteClosed(in.lock, in.opts.bootID())
 	}
 	return errors.Join(err, in.guest.close(), in.files.close())
 }

@@ -43,8 +43,9 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 	}
 	var lock *os.File
 	var g *guest
+	var closed bool // by the owner before: all that is in the directory is on the disk
 	if exists {
-		if lock, err = lockDir(dir); err == nil {
+		if lock, closed, err = lockDir(dir, o.bootID()); err == nil && !closed {
 			if err = syncNames(o.fs, dir); err != nil {
 				err = errors.Join(fmt.Errorf("state %s: %w", dir, err), unlock(lock))
 			}
@@ -61,7 +62,7 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 	if err != nil {
 		return nil, err
 	}
-	in := &Instance{dir: dir, opts: o, guest: g, functions: make(map[string]*Function)}
+	in := &Instance{dir: dir, opts: o, lock: lock, onDisk: closed || !exists, guest: g, functions: make(map[string]*Function)}
 	in.tx.in = in
 	in.files.add(func() error { return unlock(lock) })
 	if err := in.resume(ctx, rt, wasm); err != nil {
@@ -187,7 +188,11 @@ func writeMemory(mem *mmapmem.Memory, memory disk.File, sums *mmapmem.Sums) erro
 // resume opens the files of a state that exists and is locked, and brings the guest to it.
 func (in *Instance) resume(ctx context.Context, rt wazero.Runtime, wasm []byte) error {
 	o := in.opts
-	sidecar, err := globalsfile.Open(o.fs, filepath.Join(in.dir, globalsName))
+	openSidecar := globalsfile.Open
+	if in.onDisk {
+		openSidecar = globalsfile.OpenSynced
+	}
+	sidecar, err := openSidecar(o.fs, filepath.Join(in.dir, globalsName))
 	if err != nil {
 		return in.fileError(err)
 	}
@@ -413,8 +418,10 @@ func (in *Instance) openJournal() (*journal.Journal, error) {
 // again: the slot is written last, and until then the records are there.
 func (in *Instance) recover(j *journal.Journal, fo *folder) error {
 	// The write-ahead rule holds here too: after a kill the records may be in the page cache only.
-	if err := j.SyncFiles(); err != nil {
-		return err
+	if !in.onDisk {
+		if err := j.SyncFiles(); err != nil {
+			return err
+		}
 	}
 	from := in.state.Seq
 	rec, err := j.Replay(from, func(r journal.Record) error {

@@ -44,7 +44,7 @@ func Repair(dir string, force bool) (*RepairReport, error) {
 	} else if !exists {
 		return nil, asKind(ErrNotExist, fmt.Errorf("state %s: %w", dir, ErrNotExist))
 	}
-	lock, err := lockDir(dir)
+	lock, _, err := lockDir(dir, [16]byte{})
 	if err != nil {
 		return nil, err
 	}

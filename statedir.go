@@ -39,12 +39,13 @@ var journalNames = []string{"journal.0", "journal.1"}
 var nextBuild atomic.Int64
 
 // lockDir takes the exclusive lock of a state directory, before anything in it is read. The
-// lock ends with the process, however it ends, and is not inherited by programs it starts.
-func lockDir(dir string) (*os.File, error) {
+// lock ends with the process, however it ends, and is not inherited by programs it starts. closed
+// tells whether the owner before has closed the state, since the machine was started.
+func lockDir(dir string, boot [16]byte) (f *os.File, closed bool, err error) {
 	path := filepath.Join(dir, lockName)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, filePerm)
+	f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, filePerm)
 	if err != nil {
-		return nil, fmt.Errorf("state %s: lock: %w", dir, err)
+		return nil, false, fmt.Errorf("state %s: lock: %w", dir, err)
 	}
 	err = tryLock(f)
 	for i := 0; i < 10 && errors.Is(err, errWouldBlock); i++ {
@@ -53,12 +54,14 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	if err != nil {
 		defer f.Close()
-		return nil, lockError(dir, f, err)
+		return nil, false, lockError(dir, f, err)
 	}
+	_, note, _ := strings.Cut(lockText(f), "\n")
+	closed = note == closedNote(boot)
 	if err := writeOwner(f); err != nil {
-		return nil, errors.Join(fmt.Errorf("state %s: lock: %w", dir, err), f.Close())
+		return nil, false, errors.Join(fmt.Errorf("state %s: lock: %w", dir, err), f.Close())
 	}
-	return f, nil
+	return f, closed, nil
 }
 
 // lockError says why the lock file f could not be locked.
@@ -77,16 +80,36 @@ func writeOwner(f *os.File) error {
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
-	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	_, err := f.WriteAt([]byte(ownerText()), 0)
 	return err
 }
 
 func lockOwner(f *os.File) int {
-	var buf [32]byte
-	n, _ := f.ReadAt(buf[:], 0)
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(buf[:n])))
+	owner, _, _ := strings.Cut(lockText(f), "\n")
+	pid, _ := strconv.Atoi(owner)
 	return pid
 }
+
+func lockText(f *os.File) string {
+	var buf [128]byte
+	n, _ := f.ReadAt(buf[:], 0)
+	return string(buf[:n])
+}
+
+// A state that was closed has nothing in the page cache that is not on the disk. Its owner notes that
+// in the lock file, with the boot of the machine, and the next one need not sync what it finds.
+func closedNote(boot [16]byte) string { return fmt.Sprintf("closed %x\n", boot) }
+
+// noteClosed is the last thing an owner does that has closed a state without an error.
+func noteClosed(f *os.File, boot [16]byte) {
+	if boot == ([16]byte{}) {
+		return // not known
+	}
+	// Without the note the next opening takes longer.
+	_, _ = f.WriteAt([]byte(closedNote(boot)), int64(len(ownerText())))
+}
+
+func ownerText() string { return strconv.Itoa(os.Getpid()) + "\n" }
 
 // stateExists tells whether dir holds a state. A directory that exists and holds none is not an
 // error as long as it is empty; anything else in the place is refused, so that mmrun never
@@ -124,7 +147,7 @@ func buildDir(fsys disk.FS, dir string, fill func(building string) error) (*os.F
 	if err := fsys.Mkdir(building, dirPerm); err != nil {
 		return nil, fmt.Errorf("state %s: %w", dir, err)
 	}
-	lock, err := lockDir(building)
+	lock, _, err := lockDir(building, [16]byte{})
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(building))
 	}

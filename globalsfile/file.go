@@ -73,13 +73,19 @@ func Create(fsys disk.FS, path string, h Header, s *State) (*File, error) {
 // Open maps the file at path. It fails with an error that wraps ErrCorrupt when no state is left
 // (ErrTorn when a power cut may have done that), ErrVersion when the file is of another format, or that of the file system. One damaged header copy
 // or slot is no error; [File.Report] tells. What was found is durable when Open returns.
-func Open(fsys disk.FS, path string) (*File, error) {
+func Open(fsys disk.FS, path string) (*File, error) { return open(fsys, path, false) }
+
+// OpenSynced is Open for a file that is known to be on the disk as it is, because whoever wrote it has
+// synced it and closed it: it saves the sync.
+func OpenSynced(fsys disk.FS, path string) (*File, error) { return open(fsys, path, true) }
+
+func open(fsys disk.FS, path string, synced bool) (*File, error) {
 	file, err := fsys.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	f := &File{fs: fsys, path: path, file: file}
-	if err := f.open(); err != nil {
+	if err := f.open(synced); err != nil {
 		file.Close()
 		return nil, err
 	}
@@ -89,7 +95,7 @@ func Open(fsys disk.FS, path string) (*File, error) {
 	return f, nil
 }
 
-func (f *File) open() error {
+func (f *File) open(synced bool) error {
 	size, err := f.file.Size()
 	if err != nil {
 		return err
@@ -107,11 +113,13 @@ func (f *File) open() error {
 	// the other copy: without this sync, a power cut could then take both. It is written again
 	// before, because after a sync that failed the kernel takes pages for clean that are not on
 	// the disk, and would sync nothing.
-	if err := f.rewrite(in); err != nil {
-		return err
-	}
-	if err := f.file.Sync(); err != nil {
-		return err
+	if !synced {
+		if err := f.rewrite(in); err != nil {
+			return err
+		}
+		if err := f.file.Sync(); err != nil {
+			return err
+		}
 	}
 	if f.mapping, err = f.file.Map(size); err != nil {
 		return err
