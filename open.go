@@ -355,11 +355,8 @@ func (in *Instance) mapMemory(memory disk.File, kind mmapmem.Kind) error {
 	}
 	in.files.add(mem.Close)
 	in.mem, in.guest.mem = mem, mem
-	if kind == mmapmem.Shared {
-		// Holes, which a copy of the directory may have made, would be a SIGBUS on a full disk.
-		return mem.EnsureFile(uint64(in.state.MemoryPages) * mmapmem.WasmPageSize)
-	}
-	return nil
+	// Holes, which a copy of the directory may have made, would be a SIGBUS on a full disk.
+	return mem.EnsureFile(uint64(in.state.MemoryPages) * mmapmem.WasmPageSize)
 }
 
 // openAtomic recovers: it replays what the journal holds beyond the newest slot.

@@ -33,3 +33,10 @@ func dropRange(live, base []byte) error {
 	copy(live, base)
 	return nil
 }
+
+// holesTakeRoom tells whether an access to a hole of a mapped file takes a block, so that it is a SIGBUS
+// on a full disk: on tmpfs, where a page of the file is all there is of it.
+func holesTakeRoom(f *os.File) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(int(f.Fd()), &st) == nil && st.Type == unix.TMPFS_MAGIC
+}

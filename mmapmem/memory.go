@@ -64,6 +64,7 @@ type Memory struct {
 	file    disk.File
 	kind    Kind
 	live    []byte // the whole reservation; the guest reaches live[:size]
+	reserve bool   // blocks are reserved before the guest can reach them
 	size    uint64 // bytes
 	fileEnd uint64 // length of the file in bytes, never less than size
 	growErr error  // why the last growth was refused
@@ -77,17 +78,17 @@ type Memory struct {
 //
 // The caller keeps f open until Close and closes it then.
 func Open(f disk.File, kind Kind, maxWasmPages uint32) (*Memory, error) {
-	reserve := max(uint64(min(maxWasmPages, MaxWasmPages)), 1) * WasmPageSize
+	length := max(uint64(min(maxWasmPages, MaxWasmPages)), 1) * WasmPageSize
 	fileEnd, err := f.Size()
 	if err != nil {
 		return nil, err
 	}
-	m := &Memory{file: f, kind: kind, fileEnd: uint64(fileEnd)}
-	if m.live, err = mapLive(f.OSFile(), int(reserve), kind); err != nil {
-		return nil, fmt.Errorf("%s: map %d bytes of address space: %w", f.Name(), reserve, err)
+	m := &Memory{file: f, kind: kind, fileEnd: uint64(fileEnd), reserve: kind == Shared || holesTakeRoom(f.OSFile())}
+	if m.live, err = mapLive(f.OSFile(), int(length), kind); err != nil {
+		return nil, fmt.Errorf("%s: map %d bytes of address space: %w", f.Name(), length, err)
 	}
 	if kind == Private {
-		if err := m.openPrivate(int(reserve)); err != nil {
+		if err := m.openPrivate(int(length)); err != nil {
 			return nil, errors.Join(err, unmap(m.live))
 		}
 	}
@@ -114,12 +115,13 @@ func (m *Memory) Bytes() []byte { return m.live[:m.size:m.size] }
 // GrowError returns why the last growth was refused, nil if it was not.
 func (m *Memory) GrowError() error { return m.growErr }
 
-// EnsureFile extends the file to hold a memory of size bytes; for a Shared memory it also
+// EnsureFile extends the file to hold a memory of size bytes. For a Shared memory it also
 // reserves every block up to there, so that no store of the guest can fail for want of room
-// (which would be a SIGBUS inside compiled code, and that cannot be caught).
+// (which would be a SIGBUS inside compiled code, and that cannot be caught). So it does for a Private
+// one on a file system where even reading a hole takes a block, as on tmpfs.
 func (m *Memory) EnsureFile(size uint64) error {
 	switch {
-	case m.kind == Shared:
+	case m.reserve:
 		if err := m.file.Allocate(0, int64(size)); err != nil {
 			return err
 		}
@@ -162,7 +164,7 @@ func (l *linear) Free() {}
 
 // extend lengthens the file from fileEnd to size.
 func (m *Memory) extend(size uint64) error {
-	if m.kind == Private {
+	if !m.reserve {
 		return m.EnsureFile(size)
 	}
 	if err := m.file.Allocate(int64(m.fileEnd), int64(size-m.fileEnd)); err != nil {
