@@ -37,8 +37,9 @@ func allocate(f *os.File, offset, length int64) error {
 	}
 }
 
-// checkSize refuses what RLIMIT_FSIZE forbids before the kernel does: the kernel would raise
-// SIGXFSZ, which Go's runtime takes for fatal.
+// checkSize refuses what RLIMIT_FSIZE forbids before the kernel does: the kernel would also send
+// SIGXFSZ. Go's runtime ignores that, but the program around it may not, and its default action
+// ends the process.
 func checkSize(size int64) error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err == nil && uint64(size) > limit.Cur {
