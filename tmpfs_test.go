@@ -3,6 +3,8 @@
 package mmrun_test
 
 import (
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/mmrun/mmrun"
@@ -30,4 +32,35 @@ func TestDiskFullKillsNoProcessOnTmpfs(t *testing.T) {
 		t.Errorf("grow on a full disk gave %d, want -1", int32(got))
 	}
 	d.makeRoom()
+}
+
+// A copy of a state may have holes in any of its files, and the same would happen there.
+func TestSparseCopyOnAFullDiskIsAnErrorAtOpen(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode.String(), func(t *testing.T) {
+			original := filepath.Join(t.TempDir(), "s")
+			in := open(t, newRuntime(t), original, guests.Load(t, "stores"), mmrun.WithMode(mode), mmrun.WithJournalSize(mmrun.MinJournalSize))
+			call(t, in, "grow", 8)
+			call(t, in, "one", 300_000, 7)
+			closeInstance(t, in)
+			d := newSmallDisk(t, 2<<20)
+			if out, err := exec.Command("cp", "-r", "--sparse=always", original, d.state()).CombinedOutput(); err != nil {
+				t.Fatalf("cp: %v: %s", err, out)
+			}
+			d.fill()
+			_, err := mmrun.Open(ctx, newRuntime(t), d.state(), nil)
+			wantNoSpace(t, "open", err)
+			d.makeRoom()
+			in = open(t, newRuntime(t), d.state(), nil)
+			d.fill()
+			if got := call(t, in, "load", 300_000); got != 7 {
+				t.Errorf("loaded %d, want 7", got)
+			}
+			if _, err := in.Call(ctx, "fill", 0, 50_000, 5); err != nil {
+				t.Error(err)
+			}
+			d.makeRoom()
+			closeInstance(t, in)
+		})
+	}
 }

@@ -49,6 +49,10 @@ func (s *segment) remap() error {
 	if length < headerSize {
 		return nil
 	}
+	// A copy of the file may have holes, and to touch one on a full disk would be a SIGBUS.
+	if err := s.file.Allocate(0, length); err != nil {
+		return err
+	}
 	m, err := s.file.Map(length)
 	if err != nil {
 		return err
