@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -116,6 +118,22 @@ func smallSteps() []step {
 		event("10 KB", do("fill", 0, 10000, 0x11), do("one", 8, 2)),
 		event("stores", do("random", 2, 8)),
 	}
+}
+
+// switchSteps call Sync right after a journal switch: on one processor before the fold, which runs in
+// the background, has synced the sealed segment.
+func switchSteps() []step {
+	var steps []step
+	for i := range uint64(3) {
+		steps = append(steps,
+			event("one store", do("one", 8*i, i)),
+			event("45 KB", do("fill", 100, 45000, i+1)),
+			event("45 KB more: a journal switch", do("fill", 10000, 45000, i+100)),
+			syncStep,
+			event("one store", do("one", 8*i, i+1000)),
+			syncStep)
+	}
+	return steps
 }
 
 // continuousSteps are for a continuous state.
@@ -286,13 +304,21 @@ func abandon(in *Instance) {
 // scratchDir is a directory in memory where there is such a thing: these tests write a lot.
 func scratchDir(t testing.TB) string {
 	t.Helper()
-	if fi, err := os.Stat("/dev/shm"); err == nil && fi.IsDir() {
-		if dir, err := os.MkdirTemp("/dev/shm", "mmrun-test-"); err == nil {
-			t.Cleanup(func() { _ = os.RemoveAll(dir) })
-			return dir
+	const place, prefix = "/dev/shm", "mmrun-test-"
+	leftOver, _ := filepath.Glob(filepath.Join(place, prefix+"*"))
+	for _, dir := range leftOver {
+		// A process that was killed has left its own there.
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), prefix), "-")
+		if _, err := os.Stat(filepath.Join("/proc", pid)); errors.Is(err, fs.ErrNotExist) {
+			_ = os.RemoveAll(dir)
 		}
 	}
-	return t.TempDir()
+	dir, err := os.MkdirTemp(place, fmt.Sprintf("%s%d-", prefix, os.Getpid()))
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // machine is a runtime and the module, for one goroutine.

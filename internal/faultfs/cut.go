@@ -79,8 +79,8 @@ func (im *Image) Hash() uint64 {
 }
 
 // Cuts builds images that a power cut could leave now: with nothing kept of what is not durable
-// and with all of it; for each file, that one alone kept and all but that one; and with as many
-// random choices as asked for. Files with nothing to lose give no images of their own. It is for Before.
+// and with all of it; for each file, and for each page of a file with few that are not durable, that one alone
+// kept and all but that one; and with as many random choices as asked for. It is for Before.
 func (r *Recorder) Cuts(rnd *rand.Rand, random int) []*Image {
 	var files []*node
 	dirs := false
@@ -132,6 +132,27 @@ func (r *Recorder) Cuts(rnd *rand.Rand, random int) []*Image {
 		}
 		add("only "+name+" kept", only, entries)
 		add("all but "+name+" kept", others, entries)
+	}
+	for _, one := range files {
+		pages := one.dirtyPages()
+		if len(pages) < 2 || len(pages) > fewPages {
+			continue
+		}
+		name := filepath.Base(one.path)
+		for _, page := range pages {
+			add(fmt.Sprintf("only page %d of %s kept", page, name), func(n *node) []byte {
+				if n == one {
+					return n.withPage(n.durable, page, n.now)
+				}
+				return n.noneOf()
+			}, (*node).allEntries)
+			add(fmt.Sprintf("all but page %d of %s kept", page, name), func(n *node) []byte {
+				if n == one {
+					return n.withPage(n.now, page, n.durable)
+				}
+				return n.allOf()
+			}, (*node).allEntries)
+		}
 	}
 	for range random {
 		images = append(images, r.CutRandom(rnd))
@@ -194,6 +215,29 @@ func (n *node) someEntries(rnd *rand.Rand) map[string]*node {
 		}
 	}
 	return list
+}
+
+// fewPages is up to how many pages of a file are kept or lost one by one.
+const fewPages = 6
+
+func (n *node) dirtyPages() (pages []int) {
+	for _, sector := range slices.Sorted(maps.Keys(n.pending)) {
+		if page := sector * SectorSize / pageSize; len(pages) == 0 || pages[len(pages)-1] != page {
+			pages = append(pages, page)
+		}
+	}
+	return pages
+}
+
+// withPage is b, with the length of the file now, but for one page.
+func (n *node) withPage(b []byte, page int, from []byte) []byte {
+	c := make([]byte, len(n.now))
+	copy(c, b)
+	for at := page * pageSize; at < min((page+1)*pageSize, len(c)); at += SectorSize {
+		sector := sectorAt(from, at)
+		copy(c[at:], sector[:])
+	}
+	return c
 }
 
 func (n *node) noneOf() []byte { return n.durable }

@@ -43,13 +43,6 @@ func NewInjector(k int, fault Fault, forever bool) *Injector {
 	return &Injector{k: k, fault: fault, forever: forever}
 }
 
-// Count is the number of operations seen so far.
-func (i *Injector) Count() int {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.count
-}
-
 // Failed lists the operations that were failed.
 func (i *Injector) Failed() []Op {
 	i.mu.Lock()
