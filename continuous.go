@@ -62,21 +62,24 @@ func (k *continuousKeeper) syncByPolicy() error {
 func (k *continuousKeeper) keep() error {
 	in := k.in
 	seq, pages := in.state.Seq+1, in.guest.pages()
-	if in.guest.numeric && !in.tx.metaSet {
-		if in.guest.update(in.state) || pages != in.state.MemoryPages {
-			if err := k.sidecar.WriteGlobals(seq, pages, in.state.Globals); err != nil {
+	if in.tx.metaSet || !in.guest.numbersOnly(in.state) {
+		if err := k.keepAll(seq, pages); err != nil {
+			return err
+		}
+	} else if in.guest.update(in.state) || pages != in.state.MemoryPages {
+		in.state.Seq, in.state.MemoryPages = seq, pages
+		if !k.sidecar.StoreGlobals(pages, in.state.Globals) {
+			if err := k.sidecar.WriteSlot(in.state); err != nil {
 				return err
 			}
 		}
-	} else if err := k.keepAll(seq, pages); err != nil {
-		return err
 	}
-	in.state.Seq, in.state.MemoryPages = seq, pages
+	in.state.Seq = seq
 	k.sidecar.EndEvent(seq)
 	return nil
 }
 
-// keepAll writes a small state that has more than numeric globals.
+// keepAll writes a small state of which more than numeric globals has changed, or could have.
 func (k *continuousKeeper) keepAll(seq uint64, pages uint32) error {
 	in := k.in
 	var err error
@@ -86,6 +89,7 @@ func (k *continuousKeeper) keepAll(seq uint64, pages uint32) error {
 	if in.tx.metaSet {
 		k.small = appendMeta(k.small, in.tx.meta)
 	}
+	in.guest.settled()
 	if len(k.small) == 0 && pages == in.state.MemoryPages {
 		return nil
 	}
@@ -93,7 +97,6 @@ func (k *continuousKeeper) keepAll(seq uint64, pages uint32) error {
 		return err
 	}
 	in.state.Seq, in.state.MemoryPages = seq, pages
-	in.guest.settled()
 	return k.sidecar.WriteSlot(in.state)
 }
 

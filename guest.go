@@ -29,7 +29,7 @@ type guest struct {
 	life uint64 // counts instantiations; what was resolved in an earlier life is void
 
 	globals       []globalAccess
-	numeric       bool // the small state is numeric globals and nothing else
+	numeric       bool // all of them can be read directly
 	dropped       []api.Global
 	drop          []api.Function
 	tables        []tableAccess
@@ -122,7 +122,7 @@ func (g *guest) resolve() {
 		return g.mod.ExportedGlobal(name).(api.MutableGlobal)
 	}
 	g.globals = g.globals[:0]
-	g.numeric = g.info.TablesChanged == "" && len(g.info.Segments) == 0
+	g.numeric = true
 	for _, x := range g.info.Globals {
 		a := globalAccess{name: x.Name, typ: x.Type, mask: ^uint64(0),
 			getter: function(x.Getter), setter: function(x.Setter), isNull: function(x.IsNull)}
@@ -269,8 +269,21 @@ func (g *guest) capture(s *globalsfile.State, b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// update is capture and applyDelta at once, for a state of numeric globals. It tells whether any
-// has changed.
+// numbersOnly tells that nothing of the small state can differ from s but the values of numeric globals.
+func (g *guest) numbersOnly(s *globalsfile.State) bool {
+	if !g.numeric || g.tablesChanged != nil && uint32(g.tablesChanged.Get()) != 0 {
+		return false
+	}
+	for i, d := range g.dropped {
+		if d.Get() != 0 && !s.Dropped[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// update is capture and applyDelta at once, for a state that numbersOnly is true of. It tells whether any
+// global has changed.
 func (g *guest) update(s *globalsfile.State) (changed bool) {
 	for i := range g.globals {
 		a := &g.globals[i]

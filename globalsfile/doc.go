@@ -31,8 +31,8 @@
 // open whether memory and globals belong together. The protocol:
 //
 //	event:  if the header says clean: SetClean(false, boot)
-//	        BeginEvent(n); the guest runs; WriteSlot or WriteGlobals with Seq n; EndEvent(n).
-//	        If nothing changed that a slot holds, the write may be left out: Event then has the
+//	        BeginEvent(n); the guest runs; StoreGlobals, or WriteSlot with Seq n; EndEvent(n).
+//	        If nothing changed that a slot holds, neither is needed: Event then has the
 //	        number of the last event, and the slot a lower one
 //	flush:  sync the memory file; WriteSlot; Sync; SetClean(true, boot)
 //

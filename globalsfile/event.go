@@ -1,6 +1,10 @@
 package globalsfile
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
 
 /*
 The event page, at offset 8192:
@@ -13,20 +17,35 @@ The event page, at offset 8192:
 	    16      8  mark: number of the last slot write that is known to be complete. A damaged mark is
 	               ahead of the slots and found so, or behind them and harmless
 	    24      8  1: a sync of the state failed, and none has succeeded since; see SetSyncFailed
-	    32         zero
+	    32     16  cell: number W of the slot write that the following cells go with
+	    48     16  cell: size of the linear memory in wasm pages
+	    64    16G  cells: the low halves of the globals, in their order
+	               the rest is zero, or left over from earlier
+
+A cell is 8 bytes and the same 8 bytes inverted. The cells count in continuous mode while the header
+says unclean and W is the number of the newest slot: that slot then holds what the cells do not, the event word the
+sequence number. They are written inside events only, so that a kill between two stores is a kill inside an
+event, and need neither a second copy nor a checksum that covers all of them.
 */
-const eventLength = 32
+const (
+	cellsOffset = 32
+	cellLength  = 16
+	cellsFixed  = 2 // before those of the globals
+
+	// MaxCells is the number of globals that StoreGlobals has room for.
+	MaxCells = (pageSize-cellsOffset)/cellLength - cellsFixed
+)
 
 // eventPage is the part of the mapping that is stored to for each event.
-type eventPage = [eventLength]byte
+type eventPage = [pageSize]byte
 
 // BeginEvent notes that event seq runs. A process killed from here on until [File.EndEvent] leaves
 // memory and globals that do not belong together. Two plain stores (BenchmarkEventWord), no system
 // call: what a kill leaves is what the thread has stored, in its order. After Close it does nothing.
 func (f *File) BeginEvent(seq uint64) { f.storeEvent(seq<<1 | 1) }
 
-// EndEvent notes that event seq is over and that the slot with its state, if the event changed
-// anything that a slot holds, has been written.
+// EndEvent notes that event seq is over and that its state, if the event changed anything that
+// this file holds, has been written, by StoreGlobals or WriteSlot.
 func (f *File) EndEvent(seq uint64) {
 	f.markWrite()
 	f.storeEvent(seq << 1)
@@ -42,14 +61,72 @@ func (f *File) Event() (seq uint64, inEvent bool) {
 func (f *File) storeEvent(word uint64) { putEvent(f.event[:], word) }
 
 func putEvent(page []byte, word uint64) {
-	binary.LittleEndian.PutUint64(page[0:], word)
-	binary.LittleEndian.PutUint64(page[8:], ^word)
+	putCell(page, word)
 }
 
 // markWrite notes that the last slot write is complete: it can only get lost by damage from now on.
 // In atomic mode that is so after a sync, in continuous mode, where nothing but a clean file is
 // trusted after a power cut, at the end of an event.
 func (f *File) markWrite() { binary.LittleEndian.PutUint64(f.event[16:], f.write) }
+
+// StoreGlobals makes the state one with the globals and the memory size given, in place: plain stores, no
+// checksum, no second copy. For continuous mode and for globals of 64 bits or less (Hi is not kept), between
+// BeginEvent and EndEvent; the sequence number is that of EndEvent. It tells whether there is room; if not,
+// nothing was stored, and it takes a [File.WriteSlot].
+func (f *File) StoreGlobals(memoryPages uint32, globals []Value) bool {
+	if len(globals) > MaxCells {
+		return false
+	}
+	putCell(f.event[cellsOffset:], f.write)
+	putCell(f.event[cellsOffset+cellLength:], uint64(memoryPages))
+	cells := f.event[cellsOffset+cellsFixed*cellLength:]
+	for i := range globals {
+		putCell(cells, globals[i].Lo)
+		cells = cells[cellLength:]
+	}
+	return true
+}
+
+func putCell(b []byte, v uint64) {
+	b = b[:cellLength]
+	binary.LittleEndian.PutUint64(b[0:], v)
+	binary.LittleEndian.PutUint64(b[8:], ^v)
+}
+
+// applyCells lays the cells over s, the content of the slot that write number write has filled, if they go
+// with it. The error says which cell is damaged, unless the process has just been killed there.
+func applyCells(page []byte, write uint64, s *State) error {
+	le := binary.LittleEndian
+	cell := func(i int) (v uint64, whole bool) {
+		b := page[cellsOffset+i*cellLength:][:cellLength]
+		v = le.Uint64(b[0:])
+		return v, le.Uint64(b[8:]) == ^v
+	}
+	with, whole := cell(0)
+	switch {
+	case !whole && with == 0 && le.Uint64(page[cellsOffset+8:]) == 0:
+		return nil // never written
+	case !whole:
+		return errors.New("the number that the cells begin with is damaged")
+	case with != write || len(s.Globals) > MaxCells:
+		return nil
+	}
+	var err error
+	pages, whole := cell(1)
+	if !whole || pages > 1<<32-1 {
+		err = errors.New("the cell of the memory's size is damaged")
+	}
+	for i := range s.Globals {
+		v, whole := cell(cellsFixed + i)
+		if !whole {
+			err = fmt.Errorf("the cell of global %d of %d is damaged", i, len(s.Globals))
+		}
+		s.Globals[i].Lo = v
+	}
+	s.Seq, _, _ = decodeEvent(page)
+	s.MemoryPages = uint32(pages)
+	return err
+}
 
 func decodeEvent(page []byte) (seq uint64, inEvent bool, mark uint64) {
 	le := binary.LittleEndian

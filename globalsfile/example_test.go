@@ -30,9 +30,7 @@ func Example() {
 		panic(err)
 	}
 	f.BeginEvent(1)
-	if err := f.WriteGlobals(1, 0, []globalsfile.Value{{Type: 0x7f, Lo: 42}}); err != nil {
-		panic(err)
-	}
+	f.StoreGlobals(0, []globalsfile.Value{{Type: 0x7f, Lo: 42}})
 	f.EndEvent(1)
 
 	s, report, err := globalsfile.Inspect(path)

@@ -28,9 +28,7 @@ type File struct {
 	header     headerCopy
 	headerCopy int // the copy that counts, the other one is written first
 
-	write uint64  // number of the last slot write; its slot is write&1
-	tails [2]tail // what each slot holds
-	tail  uint64  // highest tail version in use
+	write uint64 // number of the last slot write; its slot is write&1
 
 	err error // sticky, see above
 }
@@ -55,8 +53,7 @@ func Create(fsys disk.FS, path string, h Header, s *State) (*File, error) {
 	}
 	slots := [2][]byte{make([]byte, length), make([]byte, length)}
 	for i, slot := range slots {
-		t := storeTail(slot, s, 0)
-		encodeHead(slot, uint64(i), s.Seq, s.MemoryPages, s.Globals, t)
+		encodeHead(slot, uint64(i), s, storeTail(slot, s))
 	}
 	header := headerCopy{Header: h, generation: 1, capacity: capacity}
 	var event eventPage
@@ -126,11 +123,7 @@ func (f *File) open(synced bool) error {
 	}
 	f.event = (*eventPage)(f.mapping[eventOffset:])
 	f.header, f.headerCopy = in.header, in.headerCopy
-	newest := in.slots[in.Newest]
-	f.write = newest.write
-	f.tails[in.Newest] = newest.tail
-	f.tail = 1
-	f.tails[in.Newest].version = f.tail
+	f.write = in.slots[in.Newest].write
 	return nil
 }
 
@@ -218,13 +211,20 @@ func (f *File) SetClean(clean bool, boot [16]byte) error {
 	return f.SetHeader(h)
 }
 
-// Read returns a copy of the newest state.
+// Read returns a copy of the newest state. If the process before died inside an event of continuous mode, it is what that event left.
 func (f *File) Read() (*State, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
 	i := int(f.write & 1)
 	c, err := decodeSlot(f.slot(i), i)
+	if err == nil && f.header.cellsCount() {
+		if err = applyCells(f.event[:], f.write, &c.state); err != nil {
+			if _, inEvent, _ := decodeEvent(f.event[:]); inEvent {
+				err = nil
+			}
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("globals file %s: slot %d: %w: %w", f.path, i, ErrCorrupt, err)
 	}
@@ -263,49 +263,18 @@ func (f *File) WriteSlot(s *State) error {
 			return err
 		}
 	}
-	f.tail++
 	write := f.write + 1
-	i := int(write & 1)
-	slot := f.slot(i)
-	f.tails[i] = storeTail(slot, s, f.tail)
-	encodeHead(slot, write, s.Seq, s.MemoryPages, s.Globals, f.tails[i])
-	f.write = write
-	return nil
-}
-
-// WriteGlobals is WriteSlot for a state whose tables, dropped flags and metadata are those of the
-// newest one. What it costs does not depend on how large these are (BenchmarkEvent), except for the
-// first call after a WriteSlot, which copies them to the other slot.
-func (f *File) WriteGlobals(seq uint64, memoryPages uint32, globals []Value) error {
-	if f.err != nil {
-		return f.err
-	}
-	t := f.tails[f.write&1]
-	from := t.offset
-	t.offset = headLength(len(globals))
-	if need := t.offset + t.length; int64(need) > f.header.capacity {
-		if err := f.grow(need); err != nil {
-			return err
-		}
-	}
-	write := f.write + 1
-	i := int(write & 1)
-	slot := f.slot(i)
-	if f.tails[i] != t {
-		copy(slot[t.offset:t.offset+t.length], f.slot(1 - i)[from:])
-		f.tails[i] = t
-	}
-	encodeHead(slot, write, seq, memoryPages, globals, t)
+	slot := f.slot(int(write & 1))
+	encodeHead(slot, write, s, storeTail(slot, s))
 	f.write = write
 	return nil
 }
 
 // storeTail stores the tail of s where it belongs in a slot.
-func storeTail(slot []byte, s *State, version uint64) tail {
-	t := tail{version: version, offset: headLength(len(s.Globals))}
-	t.length = encodeTail(slot[t.offset:], s)
-	t.crc = crc32.Checksum(slot[t.offset:t.offset+t.length], castagnoli)
-	return t
+func storeTail(slot []byte, s *State) tail {
+	at := headLength(len(s.Globals))
+	n := encodeTail(slot[at:], s)
+	return tail{length: n, crc: crc32.Checksum(slot[at:at+n], castagnoli)}
 }
 
 // Sync makes everything written so far durable. After an error the file is of no more use, see [File].

@@ -92,6 +92,10 @@ func capacityFor(slotLength int) (int64, error) {
 	return c, nil
 }
 
+// cellsCount tells whether the event page's cells are part of the state. A file that says clean is all in
+// its slots, and so is a file of atomic mode.
+func (h Header) cellsCount() bool { return h.Mode == Continuous && !h.Clean }
+
 func (h Header) check() error {
 	if h.Mode != Atomic && h.Mode != Continuous {
 		return fmt.Errorf("unknown mode %d", uint32(h.Mode))

@@ -33,6 +33,7 @@ type Report struct {
 	EventSeq     uint64 // see [File.Event]
 	InEvent      bool
 	Mark         uint64 // number of the last slot write that is known to have been complete
+	CellsErr     error  // what is wrong with the cells of continuous mode, nil if nothing
 }
 
 // SlotReport is about one slot. Err says what is wrong with it, the other fields are 0 then. The
@@ -69,6 +70,8 @@ func (r Report) Check(boot [16]byte) error {
 			return fmt.Errorf("the process died inside event %d, or the event page is damaged: %w", r.EventSeq, ErrTorn)
 		case !sameBoot && !r.Header.Clean:
 			return fmt.Errorf("the machine went down after stores that had not been flushed: %w", ErrTorn)
+		case r.CellsErr != nil:
+			return fmt.Errorf("event page: %w: %w", r.CellsErr, ErrCorrupt)
 		}
 	}
 	// The mark is stored after the slot, so it is never ahead unless a slot that was once
@@ -136,7 +139,7 @@ func inspect(r io.ReaderAt, size int64) (inspection, error) {
 			continue
 		}
 		in.slots[i] = c
-		in.Slots[i] = SlotReport{Write: c.write, Seq: c.state.Seq, Length: c.tail.offset + c.tail.length}
+		in.Slots[i] = SlotReport{Write: c.write, Seq: c.state.Seq, Length: c.length}
 		if in.Newest < 0 || c.write > in.slots[in.Newest].write {
 			in.Newest = i
 		}
@@ -148,6 +151,10 @@ func inspect(r io.ReaderAt, size int64) (inspection, error) {
 			kind = ErrTorn
 		}
 		return in, fmt.Errorf("%w: both slots are damaged: slot 0: %w; slot 1: %w", kind, in.Slots[0].Err, in.Slots[1].Err)
+	}
+	if in.header.cellsCount() {
+		newest := in.slots[in.Newest]
+		in.CellsErr = applyCells(front[eventOffset:], newest.write, &newest.state)
 	}
 	return in, nil
 }

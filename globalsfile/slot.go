@@ -25,8 +25,7 @@ type State struct {
 }
 
 /*
-A slot. It has a head that changes with each event and a tail that seldom does, each with a checksum,
-so that an event which changes numeric globals only leaves the tail alone however large it is.
+A slot. It has a head with the globals and a tail with the rest, each with a checksum.
 
 	offset   bytes
 	     0       8  write number W: the slot is number W mod 2, the valid slot with the higher W counts
@@ -66,12 +65,10 @@ func (s *State) tailLength() int {
 	return n
 }
 
-// tail is where a slot keeps its tail. Two slots with equal tails hold the same bytes there.
+// tail is what a head says of its tail.
 type tail struct {
-	version uint64 // which tail it is; never stored
-	offset  int    // from the begin of the slot
-	length  int    // bytes
-	crc     uint32
+	length int // bytes
+	crc    uint32
 }
 
 // encodeTail stores a tail at the begin of b, which has room for it, and returns its length.
@@ -104,13 +101,14 @@ func encodeTail(b []byte, s *State) int {
 
 // encodeHead stores a head at the begin of slot, the checksum last: until that store the slot is
 // what it was before or not valid.
-func encodeHead(slot []byte, write, seq uint64, memoryPages uint32, globals []Value, t tail) {
+func encodeHead(slot []byte, write uint64, s *State, t tail) {
 	le := binary.LittleEndian
+	globals := s.Globals
 	n := slotFixed + valueLength*len(globals)
 	b := slot[: n+4 : n+4]
 	le.PutUint64(b[0:], write)
-	le.PutUint64(b[8:], seq)
-	le.PutUint32(b[16:], memoryPages)
+	le.PutUint64(b[8:], s.Seq)
+	le.PutUint32(b[16:], s.MemoryPages)
 	le.PutUint32(b[20:], uint32(len(globals)))
 	le.PutUint32(b[24:], uint32(t.length))
 	le.PutUint32(b[28:], t.crc)
@@ -127,9 +125,9 @@ func encodeHead(slot []byte, write, seq uint64, memoryPages uint32, globals []Va
 
 // slotContent is a decoded slot; it shares no memory with the bytes it came from.
 type slotContent struct {
-	state State
-	write uint64
-	tail  tail // version 0
+	state  State
+	write  uint64
+	length int // bytes in use
 }
 
 // decodeSlot reads slot number index. slot is the whole capacity.
@@ -156,9 +154,9 @@ func decodeSlot(slot []byte, index int) (*slotContent, error) {
 		cell := slot[slotFixed+valueLength*i:][:valueLength]
 		c.state.Globals[i] = Value{Type: cell[0], Lo: le.Uint64(cell[1:]), Hi: le.Uint64(cell[9:])}
 	}
-	c.tail = tail{offset: int(n + 4), length: int(tailLength), crc: le.Uint32(slot[28:])}
-	b := slot[n+4 : n+4+tailLength]
-	if c.tail.crc != crc32.Checksum(b, castagnoli) {
+	c.length = int(n + 4 + tailLength)
+	b := slot[n+4 : c.length]
+	if le.Uint32(slot[28:]) != crc32.Checksum(b, castagnoli) {
 		return nil, errors.New("checksum mismatch in the tail")
 	}
 	if err := decodeTail(b, &c.state); err != nil {
