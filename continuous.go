@@ -49,10 +49,14 @@ func (k *continuousKeeper) commit() error {
 
 // syncByPolicy does what the sync policy asks for after an event.
 func (k *continuousKeeper) syncByPolicy() error {
-	switch p := k.in.opts.sync; {
-	case p.always:
+	p := &k.in.opts.sync
+	if *p == SyncNever {
+		return nil
+	}
+	if p.always {
 		return k.syncLocked()
-	case p.every > 0 && !k.waiting:
+	}
+	if !k.waiting {
 		k.waiting = true
 		k.timer = time.AfterFunc(p.every, k.syncByTimer)
 	}

@@ -30,6 +30,7 @@ type guest struct {
 
 	globals       []globalAccess
 	numeric       bool // all of them can be read directly
+	numbers       bool // and they are all that can change beside the memory
 	dropped       []api.Global
 	drop          []api.Function
 	tables        []tableAccess
@@ -122,7 +123,7 @@ func (g *guest) resolve() {
 		return g.mod.ExportedGlobal(name).(api.MutableGlobal)
 	}
 	g.globals = g.globals[:0]
-	g.numeric = true
+	g.numeric = true // as far as has been seen
 	for _, x := range g.info.Globals {
 		a := globalAccess{name: x.Name, typ: x.Type, mask: ^uint64(0),
 			getter: function(x.Getter), setter: function(x.Setter), isNull: function(x.IsNull)}
@@ -152,6 +153,7 @@ func (g *guest) resolve() {
 	if name := g.info.TablesChanged; name != "" {
 		g.tablesChanged = global(name)
 	}
+	g.numbers = g.numeric && g.tablesChanged == nil && len(g.dropped) == 0
 }
 
 // close ends the wazero instance. Its memory stays mapped.
@@ -271,6 +273,9 @@ func (g *guest) capture(s *globalsfile.State, b []byte) ([]byte, error) {
 
 // numbersOnly tells that nothing of the small state can differ from s but the values of numeric globals.
 func (g *guest) numbersOnly(s *globalsfile.State) bool {
+	if g.numbers {
+		return true
+	}
 	if !g.numeric || g.tablesChanged != nil && uint32(g.tablesChanged.Get()) != 0 {
 		return false
 	}

@@ -141,25 +141,26 @@ func (in *Instance) run(fn func(tx *Tx) error, view bool) error {
 	if err := in.begin(); err != nil {
 		return err
 	}
-	finished := false
-	defer func() {
-		tx.open = false
-		if !finished { // fn panics: leave no half event behind
-			_ = in.end(errPanicked)
-		}
-	}()
+	defer in.endPanicked()
 	tx.open, tx.failed = true, nil
 	err := fn(tx)
+	tx.open = false
 	if err == nil {
 		err = tx.failed
 	}
-	tx.open = false
-	finished = true
 	if view {
 		in.counters.views++
 		return in.abort(err)
 	}
 	return in.end(err)
+}
+
+// endPanicked leaves no half event behind when the event's function has panicked.
+func (in *Instance) endPanicked() {
+	if in.tx.open {
+		in.tx.open = false
+		_ = in.end(errPanicked)
+	}
 }
 
 var errPanicked = errors.New("the event's function panicked")
@@ -196,6 +197,14 @@ func (in *Instance) abort(cause error) error {
 
 // usable tells whether the instance takes events.
 func (in *Instance) usable() error {
+	if in.closed || in.poison.Load() != nil {
+		return in.refusal()
+	}
+	return nil
+}
+
+// refusal says why no events are taken.
+func (in *Instance) refusal() error {
 	if in.closed {
 		return in.closedError()
 	}

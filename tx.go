@@ -74,6 +74,13 @@ func (tx *Tx) SetMeta(b []byte) {
 }
 
 func (tx *Tx) usable() error {
+	if tx.open && tx.failed == nil {
+		return nil
+	}
+	return tx.refusal()
+}
+
+func (tx *Tx) refusal() error {
 	if !tx.open {
 		return fmt.Errorf("state %s: a Tx was used outside of its event", tx.in.dir)
 	}
@@ -96,7 +103,7 @@ type Function struct {
 	life    uint64 // of the guest that fn belongs to
 	params  int    // values on the stack; a v128 takes two
 	results int
-	stack   []uint64
+	stack   []uint64 // as long as a call needs
 }
 
 // Definition describes the function: its name, parameters and results.
@@ -109,18 +116,22 @@ func (f *Function) CallWithStack(ctx context.Context, stack []uint64) error {
 	if err := tx.usable(); err != nil {
 		return err
 	}
-	if len(stack) < max(f.params, f.results) {
-		return fmt.Errorf("function %s: a stack of %d values, %d are needed", f.name, len(stack), max(f.params, f.results))
+	if len(stack) < len(f.stack) {
+		return fmt.Errorf("function %s: a stack of %d values, %d are needed", f.name, len(stack), len(f.stack))
 	}
-	return tx.note(f.run(ctx, stack))
+	if err := f.run(ctx, stack); err != nil {
+		return tx.note(err)
+	}
+	return nil
 }
 
 func (f *Function) run(ctx context.Context, stack []uint64) error {
-	if g := f.in.guest; f.life != g.life {
+	g := f.in.guest
+	if f.life != g.life {
 		f.fn = g.mod.ExportedFunction(f.name)
 		f.life = g.life
 	}
-	if f.in.guest.closed() {
+	if g.closed() {
 		return fmt.Errorf("function %s: the guest has ended itself in this event", f.name)
 	}
 	if err := f.fn.CallWithStack(ctx, stack); err != nil {

@@ -77,12 +77,12 @@ func (f *File) StoreGlobals(memoryPages uint32, globals []Value) bool {
 	if len(globals) > MaxCells {
 		return false
 	}
-	putCell(f.event[cellsOffset:], f.write)
-	putCell(f.event[cellsOffset+cellLength:], uint64(memoryPages))
-	cells := f.event[cellsOffset+cellsFixed*cellLength:]
+	cells := f.event[cellsOffset:]
+	putCell(cells[0:], f.write)
+	putCell(cells[cellLength:], uint64(memoryPages))
 	for i := range globals {
-		putCell(cells, globals[i].Lo)
 		cells = cells[cellLength:]
+		putCell(cells[cellLength:], globals[i].Lo)
 	}
 	return true
 }
