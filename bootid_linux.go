@@ -3,11 +3,15 @@ package mmrun
 import (
 	"crypto/sha256"
 	"os"
+	"sync"
 )
 
 // bootID identifies the time since the machine was started. As long as it is the same, what was
 // in the page cache still is.
-func bootID() (id [16]byte) {
+func bootID() [16]byte { return readBootID() }
+
+// readBootID reads it once: no process outlives a boot.
+var readBootID = sync.OnceValue(func() (id [16]byte) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return id
@@ -15,4 +19,4 @@ func bootID() (id [16]byte) {
 	sum := sha256.Sum256(b)
 	copy(id[:], sum[:])
 	return id
-}
+})

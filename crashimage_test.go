@@ -15,6 +15,7 @@ import (
 
 	"github.com/mmrun/mmrun/internal/disk"
 	"github.com/mmrun/mmrun/internal/faultfs"
+	"github.com/mmrun/mmrun/internal/scratch"
 	"github.com/mmrun/mmrun/mmapmem"
 )
 
@@ -422,7 +423,7 @@ type enumerated struct {
 
 func (e *enumeration) run(t testing.TB) enumerated {
 	t.Helper()
-	scratch := scratchDir(t)
+	scratch := scratch.Dir(t)
 	root := filepath.Join(scratch, "w")
 	if err := os.Mkdir(root, 0o777); err != nil {
 		t.Fatal(err)

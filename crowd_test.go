@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/internal/scratch"
 )
 
 // Events that dirty pages faster than checkpoints can follow have to wait: the memory that mmrun
@@ -14,7 +15,7 @@ func TestPrivatePagesAreBounded(t *testing.T) {
 		t.Skip("dirties 600 MiB")
 	}
 	const pages, perEvent, bound = 150_000, 6_000, 131_072 + 8_192
-	in := open(t, newRuntime(t), filepath.Join(fastDir(t), "s"), guests.Load(t, "stores"))
+	in := open(t, newRuntime(t), filepath.Join(scratch.Dir(t), "s"), guests.Load(t, "stores"))
 	call(t, in, "grow", pages/16)
 	most := 0
 	for first := uint64(0); first+perEvent <= pages; first += perEvent {

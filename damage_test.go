@@ -12,6 +12,7 @@ import (
 
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/internal/scratch"
 )
 
 // content is all that a guest of the kind "stores" can know of itself.
@@ -32,21 +33,6 @@ func content(t testing.TB, in *mmrun.Instance) string {
 		t.Fatal(err)
 	}
 	return sum
-}
-
-// fastDir is a temporary directory on a memory file system if there is one: thousands of states
-// are opened here, and what a disk does is not the question.
-func fastDir(t *testing.T) string {
-	t.Helper()
-	if _, err := os.Stat("/dev/shm"); err != nil {
-		return t.TempDir()
-	}
-	dir, err := os.MkdirTemp("/dev/shm", "mmrun-test-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
 }
 
 // snapshot is the files of a state.
@@ -92,7 +78,7 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 	if testing.Short() {
 		flips, cuts = 100, 20
 	}
-	base := fastDir(t)
+	base := scratch.Dir(t)
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter()) // compiles faster
 	t.Cleanup(func() { rt.Close(ctx) })
 	wasm := guests.Load(t, "stores")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/mmrun/mmrun/internal/disk"
 	"github.com/mmrun/mmrun/internal/faultfs"
+	"github.com/mmrun/mmrun/internal/scratch"
 )
 
 // faultRun is one run of a workload on a file system that fails at one operation, or from one on. It goes
@@ -357,7 +358,7 @@ func (r *faultRun) checkPoisoned() error {
 // and a directory of its own, and stops at the fifth error.
 func parallel(t *testing.T, n int, check func(m *machine, dir string, k int) error) {
 	t.Helper()
-	scratch := scratchDir(t)
+	scratch := scratch.Dir(t)
 	var next, failures atomic.Int64
 	var workers sync.WaitGroup
 	for w := range runtime.GOMAXPROCS(0) {
@@ -413,7 +414,7 @@ func operations(t *testing.T, w workload, want []digest) []faultfs.Kind {
 		}
 		return do()
 	})
-	r := &faultRun{m: newMachine(t), dir: filepath.Join(scratchDir(t), "s"), fs: fsys, inj: faultfs.NewInjector(0, faultfs.EIO, false),
+	r := &faultRun{m: newMachine(t), dir: filepath.Join(scratch.Dir(t), "s"), fs: fsys, inj: faultfs.NewInjector(0, faultfs.EIO, false),
 		mode: w.mode, policy: w.policy, steps: w.steps, want: want}
 	if err := r.run(); err != nil {
 		t.Fatalf("without a fault: %v", err)

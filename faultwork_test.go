@@ -6,9 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -299,26 +296,6 @@ func abandon(in *Instance) {
 	}
 	_ = in.guest.close()
 	_ = in.files.close()
-}
-
-// scratchDir is a directory in memory where there is such a thing: these tests write a lot.
-func scratchDir(t testing.TB) string {
-	t.Helper()
-	const place, prefix = "/dev/shm", "mmrun-test-"
-	leftOver, _ := filepath.Glob(filepath.Join(place, prefix+"*"))
-	for _, dir := range leftOver {
-		// A process that was killed has left its own there.
-		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), prefix), "-")
-		if _, err := os.Stat(filepath.Join("/proc", pid)); errors.Is(err, fs.ErrNotExist) {
-			_ = os.RemoveAll(dir)
-		}
-	}
-	dir, err := os.MkdirTemp(place, fmt.Sprintf("%s%d-", prefix, os.Getpid()))
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }
 
 // machine is a runtime and the module, for one goroutine.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/internal/scratch"
 )
 
 // refusedGrowth is what memory.grow answers when it cannot.
@@ -270,7 +271,7 @@ func TestDiskFullPutsCheckpointsOff(t *testing.T) {
 	}
 
 	// A process killed now would leave these files.
-	killed := filepath.Join(fastDir(t), "killed")
+	killed := filepath.Join(scratch.Dir(t), "killed")
 	readSnapshot(t, d.state()).write(t, killed)
 	copied := open(t, newRuntime(t), killed, nil)
 	if got := content(t, copied); got != last {
@@ -308,7 +309,7 @@ func TestDiskFullUnderASparseMemory(t *testing.T) {
 	call(t, in, "touch", 16, 1, 1500, 5)
 	wantNoSpace(t, "a checkpoint of 1500 new pages", in.Checkpoint())
 	last := fillJournal(t, in)
-	killed := filepath.Join(fastDir(t), "killed")
+	killed := filepath.Join(scratch.Dir(t), "killed")
 	readSnapshot(t, d.state()).write(t, killed)
 	copied := open(t, newRuntime(t), killed, nil)
 	if got := content(t, copied); got != last {
@@ -400,7 +401,7 @@ func (d *smallDisk) cutFiller(n int64) {
 func TestGrowthPastTheMaximumIsRefused(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) {
-			dir := filepath.Join(fastDir(t), "s")
+			dir := filepath.Join(scratch.Dir(t), "s")
 			in := open(t, newRuntime(t), dir, guests.Load(t, "grow"), mmrun.WithMode(mode))
 			for _, step := range []struct{ by, want uint64 }{
 				{1024, refusedGrowth}, {65535, refusedGrowth}, {1<<32 - 1, refusedGrowth}, {0, 1},
@@ -514,7 +515,7 @@ func TestFileSizeLimitEndsNoProcess(t *testing.T) {
 	}
 	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) {
-			dir := filepath.Join(fastDir(t), "s")
+			dir := filepath.Join(scratch.Dir(t), "s")
 			if out, err := childOf(t, dir, mode).CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
@@ -608,7 +609,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 func TestDeletedStateDirectory(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) {
-			root := fastDir(t)
+			root := scratch.Dir(t)
 			rt := newRuntime(t)
 			neighbour := filepath.Join(root, "neighbour")
 			closeInstance(t, open(t, rt, neighbour, guests.Load(t, "stores"), mmrun.WithJournalSize(mmrun.MinJournalSize)))
@@ -658,7 +659,7 @@ func TestSecondProcessIsToldWhoHoldsTheState(t *testing.T) {
 		ready("")
 		return
 	}
-	dir := filepath.Join(fastDir(t), "s")
+	dir := filepath.Join(scratch.Dir(t), "s")
 	child := childOf(t, dir, mmrun.Atomic)
 	startChild(t, child)
 	pid := child.Process.Pid
@@ -702,7 +703,7 @@ func TestStartedProgramDoesNotKeepTheLock(t *testing.T) {
 	}
 	defer r.Close()
 	defer w.Close() // the program ends
-	dir := filepath.Join(fastDir(t), "s")
+	dir := filepath.Join(scratch.Dir(t), "s")
 	child := childOf(t, dir, mmrun.Atomic)
 	child.ExtraFiles = []*os.File{r}
 	program := startChild(t, child)

@@ -14,6 +14,7 @@ import (
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/internal/crashtest"
 	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/internal/scratch"
 )
 
 // tester is what *testing.T and *rapid.T have in common.
@@ -204,7 +205,7 @@ func TestAnySequenceEqualsTheTwin(t *testing.T) {
 		t.Run(guest, func(t *testing.T) {
 			t.Parallel()
 			wasm := guests.Load(t, guest)
-			scratch := memoryDir(t)
+			scratch := scratch.Dir(t)
 			rapid.Check(t, func(t *rapid.T) { anySequence(t, cache, scratch, guest, wasm) })
 		})
 	}
@@ -309,7 +310,7 @@ func anySequence(t *rapid.T, cache wazero.CompilationCache, scratch, guest strin
 // big is a pair over the guest that writes raw pages, with a memory of so many wasm pages.
 func big(t *testing.T, wasmPages uint64, journal int64) *pair {
 	w := &crashtest.Workload{Guest: "stores", Wasm: guests.Load(t, "stores")}
-	p := newPair(t, sharedCache(t), memoryDir(t), w, mmrun.Atomic, mmrun.WithJournalSize(journal))
+	p := newPair(t, sharedCache(t), scratch.Dir(t), w, mmrun.Atomic, mmrun.WithJournalSize(journal))
 	p.event(one("grow", wasmPages-1), true)
 	return p
 }

@@ -1,6 +1,7 @@
 package mmrun
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,7 +58,7 @@ func lockDir(dir string, boot [16]byte) (f *os.File, closed bool, err error) {
 		return nil, false, lockError(dir, f, err)
 	}
 	_, note, _ := strings.Cut(lockText(f), "\n")
-	closed = note == closedNote(boot)
+	closed = strings.TrimRight(note, "\n")+"\n" == closedNote(boot)
 	if err := writeOwner(f); err != nil {
 		return nil, false, errors.Join(fmt.Errorf("state %s: lock: %w", dir, err), f.Close())
 	}
@@ -76,11 +77,14 @@ func lockError(dir string, f *os.File, err error) error {
 	return asKind(ErrLocked, fmt.Errorf("state %s: in use by %s", dir, owner))
 }
 
+// lockLength is how much of the lock file is in use, in bytes: the owner's process id and the note about the
+// owner before, on a line each. What is not needed of it is line ends, so that one write in place changes all.
+const lockLength = 64
+
 func writeOwner(f *os.File) error {
-	if err := f.Truncate(0); err != nil {
-		return err
-	}
-	_, err := f.WriteAt([]byte(ownerText()), 0)
+	text := bytes.Repeat([]byte("\n"), lockLength)
+	copy(text, ownerText())
+	_, err := f.WriteAt(text, 0)
 	return err
 }
 
@@ -91,7 +95,7 @@ func lockOwner(f *os.File) int {
 }
 
 func lockText(f *os.File) string {
-	var buf [128]byte
+	var buf [lockLength]byte
 	n, _ := f.ReadAt(buf[:], 0)
 	return string(buf[:n])
 }
@@ -115,6 +119,9 @@ func ownerText() string { return strconv.Itoa(os.Getpid()) + "\n" }
 // error as long as it is empty; anything else in the place is refused, so that mmrun never
 // mixes its files with others.
 func stateExists(dir string) (bool, error) {
+	if _, err := os.Stat(filepath.Join(dir, globalsName)); err == nil {
+		return true, nil
+	}
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/mmrun/mmrun/internal/faultfs"
+	"github.com/mmrun/mmrun/internal/scratch"
 )
 
 var ablation = flag.Bool("ablation", false, "run TestEachSyncIsNeeded for every sync, with a table")
@@ -151,7 +152,7 @@ func leaveOut(t *testing.T, site string, all []namedEnumeration, use []int) (cau
 	for _, w := range faultWorkloads() {
 		want := predict(t, m.rt, m.wasm, w.mode, w.steps)
 		ops := len(operations(t, w, want))
-		scratch := scratchDir(t)
+		scratch := scratch.Dir(t)
 		for k := 1; k <= ops; k++ {
 			dir := filepath.Join(scratch, fmt.Sprint(k))
 			if err := os.Mkdir(dir, 0o777); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/internal/crashtest"
 	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/internal/scratch"
 )
 
 var (
@@ -115,7 +116,7 @@ func newLane(t *testing.T, onDisk bool, wasm []byte, c crashtest.Child) *crashte
 	if onDisk {
 		return newLaneIn(t, t.TempDir(), wasm, c)
 	}
-	return newLaneIn(t, memoryDir(t), wasm, c)
+	return newLaneIn(t, scratch.Dir(t), wasm, c)
 }
 
 func newLaneIn(t *testing.T, dir string, wasm []byte, c crashtest.Child) *crashtest.Lane {
@@ -124,7 +125,7 @@ func newLaneIn(t *testing.T, dir string, wasm []byte, c crashtest.Child) *crasht
 	if c.CacheDir, err = compiledDir(); err != nil {
 		t.Fatal(err)
 	}
-	lane, err := crashtest.NewLane(ctx, dir, memoryDir(t), wasm, c)
+	lane, err := crashtest.NewLane(ctx, dir, scratch.Dir(t), wasm, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,18 +135,4 @@ func newLaneIn(t *testing.T, dir string, wasm []byte, c crashtest.Child) *crasht
 		}
 	})
 	return lane
-}
-
-// memoryDir is a directory on a file system in memory, if there is one: a kill loses nothing there either.
-func memoryDir(t testing.TB) string {
-	dir, err := os.MkdirTemp("/dev/shm", "mmrun-crash-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }
