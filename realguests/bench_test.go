@@ -12,7 +12,8 @@ import (
 )
 
 // BenchmarkStart is the time from nothing to an instance that takes events, runtime and compiled code included: first
-// with an empty compile cache and no state, second in a process that finds both on the disk.
+// with an empty compile cache and no state, second in a process that finds both on the disk. Debug sections are not read, as
+// in the command.
 func BenchmarkStart(b *testing.B) {
 	for _, g := range allGuests() {
 		b.Run("guest="+g.name, func(b *testing.B) {
@@ -24,7 +25,7 @@ func BenchmarkStart(b *testing.B) {
 					b.Fatal(err)
 				}
 				w := newWorld()
-				rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCompilationCache(cache))
+				rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithDebugInfoEnabled(false).WithCompilationCache(cache))
 				if err := g.instantiateHost(rt, w); err != nil {
 					b.Fatal(err)
 				}

@@ -46,6 +46,12 @@ build_wat() {
 build_c() {
 	for source in *.c; do
 		name=${source%.c}
+		if [ "$name" = lines ]; then # a guest with debug information and without a library
+			"$CLANG" --target=wasm32 -std=c11 -O0 -g -fdebug-compilation-dir=. -Wall -Wextra -Werror \
+				-nostdlib -Wl,--no-entry "$source" -o "$out/$name.wasm"
+			chmod 644 "$out/$name.wasm"
+			continue
+		fi
 		# In two steps: given -O when it links, clang runs wasm-opt if there is one, which drops the names.
 		"$CLANG" --target=wasm32-wasi -std=c11 -Os -Wall -Wextra -Werror -c "$source" -o "$tmp/$name.o"
 		"$CLANG" --target=wasm32-wasi -mexec-model=reactor -Wl,--strip-debug "$tmp/$name.o" -o "$out/$name.wasm"

@@ -19,7 +19,7 @@ import (
 
 // compileCache is the directory of one module's compiled code:
 //
-//	CACHE/SHA256-OF-THE-MODULE/
+//	CACHE/SHA256-OF-THE-MODULE/                 with -debug behind it under --debug-info
 //	    wazero-VERSION-ARCH-OS/KEY    compiled code, written by wazero
 //	    sums                          a line for each: CRC-32C, name
 //
@@ -58,7 +58,11 @@ func (a *app) openCache(wasm []byte) *compileCache {
 		return nil
 	}
 	sum := sha256.Sum256(wasm)
-	c := &compileCache{dir: filepath.Join(root, hex.EncodeToString(sum[:]))}
+	name := hex.EncodeToString(sum[:])
+	if a.lines {
+		name += "-debug" // wazero compiles to other code, under the same key
+	}
+	c := &compileCache{dir: filepath.Join(root, name)}
 	removed, err := c.sweep()
 	for _, name := range removed {
 		a.message("compile cache: %s is damaged: removed, the module is compiled anew", filepath.Join(c.dir, name))

@@ -121,7 +121,9 @@ func (a *app) options(sync mmrun.SyncPolicy) ([]mmrun.Option, error) {
 
 // newRuntime makes a runtime with WASI in it.
 func (s *session) newRuntime(ctx context.Context, code []byte) error {
-	config := wazero.NewRuntimeConfig().WithCoreFeatures(features)
+	// With DWARF, wazero keeps a source map of the whole module in the compile cache, and reads that back in
+	// small pieces: the second start of a large module would not be much faster than the first.
+	config := wazero.NewRuntimeConfig().WithCoreFeatures(features).WithDebugInfoEnabled(s.app.lines)
 	s.cache = nil
 	if code != nil {
 		if s.cache = s.app.openCache(code); s.cache != nil {

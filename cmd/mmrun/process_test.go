@@ -259,6 +259,10 @@ func TestTornStateIsRefusedUnlessForced(t *testing.T) {
 	l := startLoop(t, wasm)
 	l.send("spin_storing")
 	waitFor(t, func() bool { return inspect(t, state).InEvent })
+	waitFor(t, func() bool { // it is, and it has stored something
+		memory, err := os.ReadFile(filepath.Join(state, "memory"))
+		return err == nil && len(memory) > 8 && [8]byte(memory) != [8]byte{}
+	})
 	l.kill()
 	for _, args := range [][]string{{"call", state, "none"}, {"run", wasm}, {"verify", state}, {"checkpoint", state}} {
 		if _, stderr := mmrunOutput(t, exitFailed, args...); !strings.Contains(stderr, "torn") {

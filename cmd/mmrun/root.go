@@ -29,6 +29,7 @@ type app struct {
 	force    bool
 	cache    string
 	noCache  bool
+	lines    bool
 	timeout  time.Duration
 	verbose  bool
 	cacheOff bool // the cache turned out to be of no use
@@ -108,6 +109,7 @@ func (a *app) openFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&a.force, "force", false, "take a torn continuous state as it is")
 	flags.StringVar(&a.cache, "cache", "", "`DIR` for compiled modules; without it mmrun in the user's cache directory")
 	flags.BoolVar(&a.noCache, "no-cache", false, "keep no compiled modules")
+	flags.BoolVar(&a.lines, "debug-info", false, "let traps name source lines, if the module has DWARF; makes starts slower")
 	flags.DurationVar(&a.timeout, "timeout", 0, "end an event that takes longer than this `DURATION`; costs about 2 µs a call")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say what is done: recoveries, checkpoints, the compile cache")
 }

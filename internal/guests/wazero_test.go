@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -483,5 +484,13 @@ func TestExternref(t *testing.T) {
 		g.call(take)
 		g.want(0, "is_null")
 		g.call("drop")
+	}
+}
+
+func TestLines(t *testing.T) {
+	g := load(t, "lines")
+	g.want(0, "fail", 0)
+	if err := g.wantError("fail", 1); !strings.Contains(err.Error(), "lines.c:6") {
+		t.Errorf("fail(1): %v", err)
 	}
 }
