@@ -72,7 +72,7 @@ func BenchmarkEvent(b *testing.B) {
 func benchmarkEvent(b *testing.B, mib int, touched bool) {
 	if mib <= 256 {
 		b.Run("who=plain", func(b *testing.B) {
-			p, err := bench.NewPlain(module(b))
+			p, err := bench.NewPlain(module(b), "")
 			check(b, err)
 			prepared(b, p, mib, touched)
 			b.Run("how=stack", func(b *testing.B) { loop(b, p.Event("one")) })
@@ -100,7 +100,7 @@ func benchmarkEvent(b *testing.B, mib int, touched bool) {
 	})
 	if mib <= 256 {
 		b.Run("who=snapshot/how=stack", func(b *testing.B) {
-			s, err := bench.NewSnapshot(module(b), b.TempDir())
+			s, err := bench.NewSnapshot(module(b), b.TempDir(), "")
 			check(b, err)
 			prepared(b, s, mib, touched)
 			loop(b, s.Event("one"))

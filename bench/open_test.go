@@ -11,27 +11,42 @@ import (
 	"github.com/mmrun/mmrun/rewriter"
 )
 
-// BenchmarkOpen is the way from nothing to a guest that takes events, after a clean close.
-// who=module is what each of them has to do anyway: compile and instantiate.
+// BenchmarkOpen is the way from nothing to a guest that takes events, after a clean close, with compiled code from a
+// cache on the disk (code=cached) or compiled anew. who=module is what each of them has to do anyway: make a
+// runtime, compile and instantiate.
 func BenchmarkOpen(b *testing.B) {
-	b.Run("who=module", func(b *testing.B) {
-		rewritten, _, err := rewriter.Rewrite(module(b))
-		check(b, err)
-		opening(b, func() (func() error, error) { return bench.Instantiated(rewritten) })
-	})
-	for _, mib := range []int{1, 16, 64, 256, 1024} {
-		b.Run(fmt.Sprintf("mem=%dMiB", mib), func(b *testing.B) {
-			for _, mode := range []mmrun.Mode{mmrun.Continuous, mmrun.Atomic} {
-				b.Run("who="+mode.String(), func(b *testing.B) { openState(b, mode, mib) })
+	for _, code := range []string{"cached", "compiled"} {
+		b.Run("code="+code, func(b *testing.B) {
+			cacheDir := ""
+			if code == "cached" {
+				cacheDir = b.TempDir()
 			}
-			if mib <= 256 {
-				b.Run("who=snapshot", func(b *testing.B) { openSnapshot(b, mib) })
+			b.Run("who=module", func(b *testing.B) {
+				rewritten, _, err := rewriter.Rewrite(module(b))
+				check(b, err)
+				opening(b, func() (func() error, error) {
+					p, err := bench.NewPlain(rewritten, cacheDir)
+					return p.Close, err
+				})
+			})
+			for _, mib := range []int{1, 16, 64, 256, 1024} {
+				b.Run(fmt.Sprintf("mem=%dMiB", mib), func(b *testing.B) {
+					for _, mode := range []mmrun.Mode{mmrun.Continuous, mmrun.Atomic} {
+						b.Run("who="+mode.String(), func(b *testing.B) { openState(b, mode, mib, cacheDir) })
+					}
+					if mib <= 256 {
+						b.Run("who=snapshot", func(b *testing.B) { openSnapshot(b, mib, cacheDir) })
+					}
+				})
 			}
 		})
 	}
 }
 
 func opening(b *testing.B, open func() (close func() error, err error)) {
+	warm, err := open() // the cache may be empty
+	check(b, err)
+	check(b, warm())
 	for b.Loop() {
 		close, err := open()
 		check(b, err)
@@ -41,26 +56,26 @@ func opening(b *testing.B, open func() (close func() error, err error)) {
 	}
 }
 
-func openState(b *testing.B, mode mmrun.Mode, mib int) {
+func openState(b *testing.B, mode mmrun.Mode, mib int, cacheDir string) {
 	dir := filepath.Join(b.TempDir(), "state")
 	s, err := bench.NewState(module(b), dir, mmrun.WithMode(mode))
 	check(b, err)
 	check(b, bench.Prepare(s, mib, true))
 	check(b, s.Close())
 	opening(b, func() (func() error, error) {
-		s, err := bench.NewState(nil, dir)
+		s, err := bench.ResumeState(dir, cacheDir)
 		return s.Close, err
 	})
 }
 
-func openSnapshot(b *testing.B, mib int) {
+func openSnapshot(b *testing.B, mib int, cacheDir string) {
 	dir, wasm := b.TempDir(), module(b)
-	s, err := bench.NewSnapshot(wasm, dir)
+	s, err := bench.NewSnapshot(wasm, dir, cacheDir)
 	check(b, err)
 	check(b, bench.Prepare(s, mib, true))
 	check(b, s.Close())
 	opening(b, func() (func() error, error) {
-		s, err := bench.NewSnapshot(wasm, dir)
+		s, err := bench.NewSnapshot(wasm, dir, cacheDir)
 		if err != nil {
 			return nil, err
 		}

@@ -1,23 +1,28 @@
 package bench
 
 import (
-	"github.com/tetratelabs/wazero"
+	"errors"
+
 	"github.com/tetratelabs/wazero/api"
 )
 
 // Plain is wazero alone.
 type Plain struct {
-	runtime wazero.Runtime
-	module  api.Module
-	setup   map[string]api.Function
+	engine *engine
+	module api.Module
+	setup  map[string]api.Function
 }
 
-// NewPlain instantiates the guest.
-func NewPlain(wasm []byte) (*Plain, error) {
-	p := &Plain{runtime: wazero.NewRuntime(ctx), setup: make(map[string]api.Function)}
-	var err error
-	if p.module, err = p.runtime.Instantiate(ctx, wasm); err != nil {
+// NewPlain compiles and instantiates the guest. Compiled code is taken from cacheDir, or kept there, unless
+// that is empty.
+func NewPlain(wasm []byte, cacheDir string) (*Plain, error) {
+	e, err := newEngine(cacheDir)
+	if err != nil {
 		return nil, err
+	}
+	p := &Plain{engine: e, setup: make(map[string]api.Function)}
+	if p.module, err = e.Instantiate(ctx, wasm); err != nil {
+		return nil, errors.Join(err, e.close())
 	}
 	return p, nil
 }
@@ -48,4 +53,4 @@ func (p *Plain) Setup(export string, params ...uint64) error {
 }
 
 func (p *Plain) Settle() error { return nil }
-func (p *Plain) Close() error  { return p.runtime.Close(ctx) }
+func (p *Plain) Close() error  { return p.engine.close() }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/mmrun/mmrun/rewriter"
@@ -24,14 +23,14 @@ type Snapshot struct {
 	values  map[string]uint64
 }
 
-// NewSnapshot starts the guest anew; its snapshots go to dir.
-func NewSnapshot(wasm []byte, dir string) (*Snapshot, error) {
+// NewSnapshot starts the guest anew, as NewPlain does; its snapshots go to dir.
+func NewSnapshot(wasm []byte, dir, cacheDir string) (*Snapshot, error) {
 	rewritten, info, err := rewriter.Rewrite(wasm)
 	if err != nil {
 		return nil, err
 	}
 	s := &Snapshot{dir: dir, globals: make(map[string]api.MutableGlobal), values: make(map[string]uint64)}
-	if s.Plain, err = NewPlain(rewritten); err != nil {
+	if s.Plain, err = NewPlain(rewritten, cacheDir); err != nil {
 		return nil, err
 	}
 	for _, g := range info.Globals {
@@ -119,13 +118,3 @@ func (s *Snapshot) Restore() error {
 
 // Settle takes the first snapshot.
 func (s *Snapshot) Settle() error { return s.Save() }
-
-// Instantiated compiles and instantiates the guest as mmrun does, and nothing else: what each
-// way to resume has to do anyway. rewritten is the rewritten module.
-func Instantiated(rewritten []byte) (close func() error, err error) {
-	rt := wazero.NewRuntime(ctx)
-	if _, err := rt.Instantiate(ctx, rewritten); err != nil {
-		return nil, err
-	}
-	return func() error { return rt.Close(ctx) }, nil
-}

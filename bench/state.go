@@ -3,17 +3,16 @@ package bench
 import (
 	"errors"
 
-	"github.com/tetratelabs/wazero"
-
 	"github.com/mmrun/mmrun"
 )
 
 // State is the guest under mmrun.
 type State struct {
 	*mmrun.Instance
-	runtime wazero.Runtime
-	dir     string
-	opts    []mmrun.Option
+	engine   *engine
+	dir      string
+	cacheDir string
+	opts     []mmrun.Option
 }
 
 // NewState opens or creates the state in dir. A nil module resumes the one that is kept there.
@@ -22,11 +21,19 @@ func NewState(wasm []byte, dir string, opts ...mmrun.Option) (*State, error) {
 	return s, s.open(wasm)
 }
 
+// ResumeState opens the state in dir with compiled code from cacheDir, see NewPlain.
+func ResumeState(dir, cacheDir string) (*State, error) {
+	s := &State{dir: dir, cacheDir: cacheDir}
+	return s, s.open(nil)
+}
+
 func (s *State) open(wasm []byte) error {
-	s.runtime = wazero.NewRuntime(ctx)
 	var err error
-	if s.Instance, err = mmrun.Open(ctx, s.runtime, s.dir, wasm, s.opts...); err != nil {
-		return errors.Join(err, s.runtime.Close(ctx))
+	if s.engine, err = newEngine(s.cacheDir); err != nil {
+		return err
+	}
+	if s.Instance, err = mmrun.Open(ctx, s.engine, s.dir, wasm, s.opts...); err != nil {
+		return errors.Join(err, s.engine.close())
 	}
 	return nil
 }
@@ -89,5 +96,5 @@ func (s *State) Settle() error {
 
 // Close closes the state cleanly.
 func (s *State) Close() error {
-	return errors.Join(s.Instance.Close(ctx), s.runtime.Close(ctx))
+	return errors.Join(s.Instance.Close(ctx), s.engine.close())
 }

@@ -141,7 +141,7 @@ func (r *run) background(whole bool) error {
 		stack[0], stack[1] = 300*bench.MiB, v
 		return event(stack)
 	}
-	p, err := bench.NewPlain(r.wasm)
+	p, err := bench.NewPlain(r.wasm, "")
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func (c contestants) close() {
 }
 
 func (r *run) plain(all *contestants, mib int) (*bench.Plain, error) {
-	p, err := bench.NewPlain(r.wasm)
+	p, err := bench.NewPlain(r.wasm, "")
 	return p, all.add(p, err, mib, true)
 }
 
@@ -61,7 +61,7 @@ func (r *run) state(all *contestants, name string, mib int, touched bool, opts .
 }
 
 func (r *run) snapshot(all *contestants, mib int) (*bench.Snapshot, error) {
-	s, err := bench.NewSnapshot(r.wasm, r.dir)
+	s, err := bench.NewSnapshot(r.wasm, r.dir, "")
 	return s, all.add(s, err, mib, true)
 }
 
