@@ -79,16 +79,18 @@ func (im *Image) Hash() uint64 {
 }
 
 // Cuts builds images that a power cut could leave now: with nothing kept of what is not durable
-// and with all of it; for each file, and for each page of a file with few that are not durable, that one alone
-// kept and all but that one; and with as many random choices as asked for. It is for Before.
+// and with all of it; with the new lengths of files and not their new content, and the other way round; for each
+// file, and for each page of a file with few that are not durable, that one alone kept and all but that one; and
+// with as many random choices as asked for. It is for Before.
 func (r *Recorder) Cuts(rnd *rand.Rand, random int) []*Image {
 	var files []*node
-	dirs := false
+	dirs, lengths := false, false
 	r.walk(r.top, func(n *node) {
 		if len(n.pending) > 0 || len(n.lengths) > 0 {
 			files = append(files, n)
 		}
 		dirs = dirs || len(n.changes) > 0
+		lengths = lengths || n.entries == nil && len(n.now) != len(n.durable)
 	})
 	slices.SortFunc(files, func(a, b *node) int { // the walk has no order
 		if a.path < b.path {
@@ -109,6 +111,10 @@ func (r *Recorder) Cuts(rnd *rand.Rand, random int) []*Image {
 		add("content kept, no names", (*node).allOf, (*node).stableEntries)
 	}
 	add("all kept", (*node).allOf, (*node).allEntries)
+	if lengths {
+		add("lengths kept, no content", (*node).newLength, (*node).allEntries)
+		add("content kept, no lengths", (*node).oldLength, (*node).allEntries)
+	}
 	for _, one := range files {
 		if len(files) == 1 {
 			break // that is nothing and all
@@ -220,9 +226,11 @@ func (n *node) someEntries(rnd *rand.Rand) map[string]*node {
 // fewPages is up to how many pages of a file are kept or lost one by one.
 const fewPages = 6
 
+// dirtyPages are those with anything before the end that the file has now.
 func (n *node) dirtyPages() (pages []int) {
 	for _, sector := range slices.Sorted(maps.Keys(n.pending)) {
-		if page := sector * SectorSize / pageSize; len(pages) == 0 || pages[len(pages)-1] != page {
+		page := sector * SectorSize / pageSize
+		if sector*SectorSize < len(n.now) && (len(pages) == 0 || pages[len(pages)-1] != page) {
 			pages = append(pages, page)
 		}
 	}
@@ -240,12 +248,27 @@ func (n *node) withPage(b []byte, page int, from []byte) []byte {
 	return c
 }
 
-func (n *node) noneOf() []byte { return n.durable }
-func (n *node) allOf() []byte  { return n.now }
+func (n *node) noneOf() []byte    { return n.durable }
+func (n *node) allOf() []byte     { return n.now }
+func (n *node) newLength() []byte { return withLength(n.durable, len(n.now)) }
+func (n *node) oldLength() []byte { return withLength(n.now, len(n.durable)) }
+
+// withLength is b, cut off or with zeros behind it.
+func withLength(b []byte, length int) []byte {
+	if len(b) == length {
+		return b
+	}
+	c := make([]byte, length)
+	copy(c, b)
+	return c
+}
 
 // someOf takes a random length and of each sector a random version: sector by sector, page by
 // page, or up to or from a random place, as when a long write is cut off.
 func (n *node) someOf(rnd *rand.Rand) []byte {
+	if len(n.pending) == 0 && len(n.lengths) == 0 {
+		return n.durable // shared, not copied: images may be held by the thousand
+	}
 	length := int64(len(n.durable))
 	if i := rnd.IntN(len(n.lengths) + 1); i > 0 {
 		length = n.lengths[i-1]
