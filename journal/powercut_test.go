@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/internal/faultfs"
 )
 
 // model is what a caller of the journal knows: what it has appended, what it was told to be
@@ -190,6 +193,53 @@ func TestCrashAtAnyPointLeavesAPrefix(t *testing.T) {
 		}
 	})
 	t.Logf("%d kills, %d power cuts", kills.Load(), cuts.Load())
+}
+
+// TestCreateIsDurable: whoever calls Create need not sync the directory.
+func TestCreateIsDurable(t *testing.T) {
+	dir, after := t.TempDir(), t.TempDir()
+	rec, err := faultfs.NewRecorder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rec.Close()
+	j, err := Create(rec.FS(), dir, MinSize, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	rec.Before = func(*faultfs.Op) { err = rec.CutNothing().Write(after) }
+	rec.Point()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, r, err := recovered(t, disk.OS, after, 7); err != nil || r.LastSeq != 7 || r.Torn {
+		t.Error(r, err)
+	}
+}
+
+// TestPowerCutWhileAGrownSegmentIsCutBack: a header that promises more than the file has would be taken for damage.
+func TestPowerCutWhileAGrownSegmentIsCutBack(t *testing.T) {
+	m := newMemFS()
+	j := mustCreate(t, m, MinSize, 0)
+	large := text(1, strings.Repeat("large", 50_000))
+	for _, err := range []error{j.Reserve(RecordSize(large)), j.Append(large), j.Switch(), j.Sealed().Sync()} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	m.before = func(op string, f *memFile) error {
+		for range 50 {
+			if got, rec, err := recovered(t, m.cut(r), "", 1); len(got) > 0 || rec.Torn || err != nil {
+				t.Fatalf("before %s of %s: %d records, %+v, %v", op, f.name, len(got), rec, err)
+			}
+		}
+		return nil
+	}
+	if err := j.Sealed().Release(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func mustOpen(t testing.TB, m *memFS) *Journal {
