@@ -3,10 +3,12 @@ package faultfs
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -171,6 +173,27 @@ func TestLengthsBetweenTwoSyncsAreAllPossible(t *testing.T) {
 	for _, size := range []int{0, 5000, 100, 9000} {
 		if !seen[size] {
 			t.Errorf("length %d is missing from %v", size, seen)
+		}
+	}
+}
+
+// Without any random choice: a header that promises a length must meet a file without it, as when one sync has made
+// only one of the two durable.
+func TestLengthAndContentAreKeptWithoutEachOther(t *testing.T) {
+	r, root := newRecorder(t)
+	f := must[disk.File](t)(r.FS().OpenFile(filepath.Join(root, "f"), os.O_RDWR|os.O_CREATE, 0o666))
+	ok(t, r.FS().SyncDir(root))
+	must[int](t)(f.WriteAt([]byte("old header, and the rest"), 0))
+	ok(t, f.Sync())
+	must[int](t)(f.WriteAt([]byte("new"), 0))
+	ok(t, f.Truncate(10))
+	seen := make(map[string]bool)
+	for _, im := range r.disks(0) {
+		seen[string(im.Files["f"])] = true
+	}
+	for _, want := range []string{"old header, and the rest", "new header", "old header", "new header" + strings.Repeat("\x00", 14)} {
+		if !seen[want] {
+			t.Errorf("%q is missing from %v", want, slices.Collect(maps.Keys(seen)))
 		}
 	}
 }
