@@ -36,6 +36,17 @@ type pair struct {
 	in       *mmrun.Instance
 	twinRT   wazero.Runtime
 	twin     *crashtest.Twin
+	done     tally
+}
+
+// tally counts what was done to pairs.
+type tally struct{ sequences, events, views, openings int }
+
+func (n *tally) add(m tally) {
+	n.sequences += m.sequences
+	n.events += m.events
+	n.views += m.views
+	n.openings += m.openings
 }
 
 func newPair(t tester, cache wazero.CompilationCache, scratch string, w *crashtest.Workload, mode mmrun.Mode, options ...mmrun.Option) *pair {
@@ -81,6 +92,7 @@ func (p *pair) open(dir string, wasm []byte, options ...mmrun.Option) {
 	p.check(err)
 	p.in, err = mmrun.Open(ctx, p.rt, dir, wasm, append(slices.Clone(p.options), options...)...)
 	p.check(err)
+	p.done.openings++
 	if p.in.Seq() != p.twin.Seq {
 		p.t.Fatalf("opened at commit %d, want %d", p.in.Seq(), p.twin.Seq)
 	}
@@ -102,6 +114,7 @@ func (p *pair) end() {
 // event does e on both sides.
 func (p *pair) event(e crashtest.Event, byCall bool) {
 	p.t.Helper()
+	p.done.events++
 	want, commits, err := p.twin.Apply(ctx, e)
 	p.check(err)
 	got, err := crashtest.Do(ctx, p.in, e, byCall)
@@ -118,6 +131,7 @@ func (p *pair) event(e crashtest.Event, byCall bool) {
 // view does e as a query, whether it fails or not. Nothing may come of it.
 func (p *pair) view(e crashtest.Event) {
 	p.t.Helper()
+	p.done.views++
 	err := crashtest.View(ctx, p.in, e)
 	if failed := err != nil; failed != (e.End != crashtest.Commits) && e.End != crashtest.MayTrap {
 		p.t.Fatalf("view of %v: ended with %v", e, err)
@@ -206,12 +220,14 @@ func TestAnySequenceEqualsTheTwin(t *testing.T) {
 			t.Parallel()
 			wasm := guests.Load(t, guest)
 			scratch := scratch.Dir(t)
-			rapid.Check(t, func(t *rapid.T) { anySequence(t, cache, scratch, guest, wasm) })
+			var done tally
+			rapid.Check(t, func(t *rapid.T) { done.add(anySequence(t, cache, scratch, guest, wasm)) })
+			t.Logf("%d sequences: %d events, %d queries, %d openings", done.sequences, done.events, done.views, done.openings)
 		})
 	}
 }
 
-func anySequence(t *rapid.T, cache wazero.CompilationCache, scratch, guest string, wasm []byte) {
+func anySequence(t *rapid.T, cache wazero.CompilationCache, scratch, guest string, wasm []byte) tally {
 	scratch, err := os.MkdirTemp(scratch, "")
 	if err != nil {
 		t.Fatal(err)
@@ -305,6 +321,8 @@ func anySequence(t *rapid.T, cache wazero.CompilationCache, scratch, guest strin
 	p.kill()
 	p.look()
 	p.end()
+	p.done.sequences = 1
+	return p.done
 }
 
 // big is a pair over the guest that writes raw pages, with a memory of so many wasm pages.
@@ -341,6 +359,7 @@ func exercise(t *testing.T, p *pair, big crashtest.Event) {
 		p.look()
 	}
 	p.end()
+	t.Logf("%d events, %d queries, %d openings", p.done.events, p.done.views, p.done.openings)
 }
 
 // A record that is larger than a segment of the journal gets one grown for it.
