@@ -5,8 +5,10 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -62,15 +64,18 @@ func isOlderSegment(path string) bool {
 	return open && theirs > mine
 }
 
-// notNeeded says of each sync that can be left out alone why it is there all the same.
+// notNeeded says of each sync that can be left out alone, as far as these workloads go, why it is there all the same.
 var notNeeded = map[string]string{
-	"globalsfile.(*File).SetHeader, 2nd": "it is for damage after a cut: globalsfile's TestBothHeaderCopiesAreDurable needs it",
-	"journal.Create":                     "the globals file, which is made later, syncs the same directory",
-	"mmrun.buildDir, 1st":                "the globals file, which is made last, has synced the same directory",
+	"globalsfile.(*File).SetHeader, 2nd": "matters when a copy of the header is damaged after a cut: `TestBothHeaderCopiesAreDurable` (globalsfile)",
+	"journal.Create": "the globals file, which is made later, syncs the same directory; " +
+		"by itself Create needs it: `TestCreateIsDurable` (journal)",
+	"mmrun.buildDir, 1st": "the globals file, which is made last, has synced the same directory; " +
+		"by itself buildDir needs it: `TestDirectoryIsBuiltWhole`",
+	"mmrun.writeMemory, 1st": "redundant: Patcher.Flush has just synced the sums, and where it has no page to write their file is empty",
 }
 
 // TestEachSyncIsNeeded leaves out one sync of the program at a time and cuts the power until a cut does harm. A
-// sync that can be left out without harm is either not needed or not tested.
+// sync that can be left out without harm is either not needed or not tested. At the end there is a table.
 func TestEachSyncIsNeeded(t *testing.T) {
 	if !*ablation {
 		t.Skip("takes long; run with -ablation")
@@ -94,22 +99,36 @@ func TestEachSyncIsNeeded(t *testing.T) {
 		}
 	}
 	sites := slices.Sorted(maps.Keys(uses))
+	table := "| sync left out | caught by | images |\n|---|---|---:|\n"
+	names := make(map[string]bool)
 	for n, site := range sites {
 		name := siteName(sites, n)
+		names[name] = true
 		t.Run(name, func(t *testing.T) {
 			caught, images := leaveOut(t, site, all, uses[site])
+			caught = scratchPath.ReplaceAllString(caught, "")
 			reason, exempt := notNeeded[name]
 			switch {
-			case caught != "":
-				t.Logf("caught after %d images, %s", images, caught)
-			case exempt:
-				t.Logf("left out, and no cut did harm (%d images): %s", images, reason)
-			default:
+			case caught != "" && exempt:
+				t.Errorf("said not to be needed, but: %s", caught)
+			case caught == "" && !exempt:
 				t.Errorf("left out, and no cut did harm (%d images)", images)
+			case exempt:
+				caught = "nothing here; " + reason
 			}
+			table += fmt.Sprintf("| `%s` | %s | %d |\n", name, caught, images)
 		})
 	}
+	for name := range notNeeded {
+		if !names[name] {
+			t.Errorf("there is no sync %s any more", name)
+		}
+	}
+	t.Logf("%d syncs\n%s", len(sites), table)
 }
+
+// scratchPath matches the begin of a path in an image that was opened, or in the directory of a workload.
+var scratchPath = regexp.MustCompile(`\S*/mmrun-test-\S*/((images|worker\d+)/\d+|w)/`)
 
 // siteName is site n without line numbers, but with a count where a function has several.
 func siteName(sites []string, n int) string {
@@ -172,4 +191,34 @@ func leaveOut(t *testing.T, site string, all []namedEnumeration, use []int) (cau
 		}
 	}
 	return "", images
+}
+
+// TestDirectoryIsBuiltWhole holds that buildDir itself makes the names in a directory durable before the
+// directory gets its own.
+func TestDirectoryIsBuiltWhole(t *testing.T) {
+	root := t.TempDir()
+	rec, err := faultfs.NewRecorder(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rec.Close()
+	rnd, images := rand.New(rand.NewPCG(1, 0)), 0
+	rec.Before = func(*faultfs.Op) {
+		for _, im := range rec.Cuts(rnd, 5) {
+			images++
+			_, whole := im.Files[filepath.Join("s", moduleName)]
+			if slices.Contains(im.Dirs, "s") && !whole {
+				t.Errorf("%s: the directory is there, and what was put into it is not", im.Plan)
+			}
+		}
+	}
+	lock, err := buildDir(rec.FS(), filepath.Join(root, "s"), func(building string) error {
+		return writeFile(rec.FS(), filepath.Join(building, moduleName), []byte("module"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock(lock)
+	rec.Point()
+	t.Logf("%d images", images)
 }
