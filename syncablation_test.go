@@ -128,7 +128,7 @@ func TestEachSyncIsNeeded(t *testing.T) {
 }
 
 // scratchPath matches the begin of a path in an image that was opened, or in the directory of a workload.
-var scratchPath = regexp.MustCompile(`\S*/mmrun-test-\S*/((images|worker\d+)/\d+|w)/`)
+var scratchPath = regexp.MustCompile(`(/[^/\s]+)*/mmrun-test-[^/\s]+/([\d-]+/)?((images|worker\d+)/\d+|w\b)/?`)
 
 // siteName is site n without line numbers, but with a count where a function has several.
 func siteName(sites []string, n int) string {
