@@ -17,6 +17,7 @@ type continuousKeeper struct {
 	sidecar *globalsfile.File
 	boot    [16]byte
 	clean   bool // the header on the disk says so
+	syncs   bool // the sync policy is not SyncNever
 	small   []byte
 	timer   *time.Timer
 	waiting bool // a sync by the timer is due
@@ -41,45 +42,37 @@ func (k *continuousKeeper) begin() error {
 // commit writes the small state if it has changed and marks the state as outside of an event.
 // If that fails the mark stays: memory has moved on and the globals have not.
 func (k *continuousKeeper) commit() error {
-	if err := k.keep(); err != nil {
-		return k.in.poisonWith(err)
-	}
-	return k.syncByPolicy()
-}
-
-// syncByPolicy does what the sync policy asks for after an event.
-func (k *continuousKeeper) syncByPolicy() error {
-	p := &k.in.opts.sync
-	if *p == SyncNever {
-		return nil
-	}
-	if p.always {
-		return k.syncLocked()
-	}
-	if !k.waiting {
-		k.waiting = true
-		k.timer = time.AfterFunc(p.every, k.syncByTimer)
-	}
-	return nil
-}
-
-func (k *continuousKeeper) keep() error {
 	in := k.in
 	seq, pages := in.state.Seq+1, in.guest.pages()
-	if in.tx.metaSet || !in.guest.numbersOnly(in.state) {
+	if in.tx.metaSet || !in.guest.numbers && !in.guest.numbersOnly(in.state) {
 		if err := k.keepAll(seq, pages); err != nil {
-			return err
+			return in.poisonWith(err)
 		}
 	} else if in.guest.update(in.state) || pages != in.state.MemoryPages {
-		in.state.Seq, in.state.MemoryPages = seq, pages
+		in.state.MemoryPages = pages
 		if !k.sidecar.StoreGlobals(pages, in.state.Globals) {
+			in.state.Seq = seq
 			if err := k.sidecar.WriteSlot(in.state); err != nil {
-				return err
+				return in.poisonWith(err)
 			}
 		}
 	}
 	in.state.Seq = seq
 	k.sidecar.EndEvent(seq)
+	if k.syncs {
+		return k.syncByPolicy()
+	}
+	return nil
+}
+
+// syncByPolicy does what the sync policy asks for after an event.
+func (k *continuousKeeper) syncByPolicy() error {
+	if p := k.in.opts.sync; p.always {
+		return k.syncLocked()
+	} else if !k.waiting {
+		k.waiting = true
+		k.timer = time.AfterFunc(p.every, k.syncByTimer)
+	}
 	return nil
 }
 
@@ -104,23 +97,16 @@ func (k *continuousKeeper) keepAll(seq uint64, pages uint32) error {
 	return k.sidecar.WriteSlot(in.state)
 }
 
-// abort keeps what the failed event left behind: there is nothing to go back to.
+// abort keeps what the failed event left behind, like that of any other: there is nothing to go back to.
 func (k *continuousKeeper) abort() error {
-	if err := k.keep(); err != nil {
+	if err := k.commit(); err != nil || !k.in.guest.closed() {
 		return err
 	}
-	if k.in.guest.closed() {
-		// The guest has ended itself. A new one goes on with the same state.
-		if err := k.in.guest.instantiate(); err != nil {
-			return err
-		}
-		if err := k.in.guest.restore(k.in.state); err != nil {
-			return err
-		}
+	// The guest has ended itself. A new one goes on with the same state.
+	if err := k.in.guest.instantiate(); err != nil {
+		return err
 	}
-	// What a failed event has stored is kept like that of any other. Not synced, it would
-	// make the whole state torn for a power cut.
-	return k.syncByPolicy()
+	return k.in.guest.restore(k.in.state)
 }
 
 func (k *continuousKeeper) syncByTimer() {

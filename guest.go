@@ -30,7 +30,7 @@ type guest struct {
 
 	globals       []globalAccess
 	numeric       bool // all of them can be read directly
-	numbers       bool // and they are all that can change beside the memory
+	numbers       bool // and they are all that can ever change beside the memory
 	dropped       []api.Global
 	drop          []api.Function
 	tables        []tableAccess
@@ -273,9 +273,6 @@ func (g *guest) capture(s *globalsfile.State, b []byte) ([]byte, error) {
 
 // numbersOnly tells that nothing of the small state can differ from s but the values of numeric globals.
 func (g *guest) numbersOnly(s *globalsfile.State) bool {
-	if g.numbers {
-		return true
-	}
 	if !g.numeric || g.tablesChanged != nil && uint32(g.tablesChanged.Get()) != 0 {
 		return false
 	}

@@ -99,18 +99,18 @@ func (in *Instance) Call(ctx context.Context, name string, params ...uint64) ([]
 	if err := in.usable(); err != nil {
 		return nil, err
 	}
-	f, err := in.function(name)
-	if err == nil {
-		err = f.checkParams(len(params))
-	}
-	if err != nil {
-		return nil, err
+	f := in.lastFunction
+	if f == nil || f.name != name || f.params != len(params) {
+		var err error
+		if f, err = in.function(name, len(params)); err != nil {
+			return nil, err
+		}
 	}
 	if err := in.begin(); err != nil {
 		return nil, err
 	}
 	results, err := f.call(ctx, params)
-	if err := in.end(err); err != nil {
+	if err = in.end(err); err != nil {
 		return nil, err
 	}
 	return results, nil
@@ -130,7 +130,7 @@ func (in *Instance) View(_ context.Context, fn func(tx *Tx) error) error {
 
 func (in *Instance) run(fn func(tx *Tx) error, view bool) error {
 	in.mu.Lock()
-	defer in.mu.Unlock()
+	defer in.unlock()
 	if err := in.usable(); err != nil {
 		return err
 	}
@@ -141,7 +141,6 @@ func (in *Instance) run(fn func(tx *Tx) error, view bool) error {
 	if err := in.begin(); err != nil {
 		return err
 	}
-	defer in.endPanicked()
 	tx.open, tx.failed = true, nil
 	err := fn(tx)
 	tx.open = false
@@ -155,12 +154,13 @@ func (in *Instance) run(fn func(tx *Tx) error, view bool) error {
 	return in.end(err)
 }
 
-// endPanicked leaves no half event behind when the event's function has panicked.
-func (in *Instance) endPanicked() {
+// unlock is called when run ends. If the event's function has panicked it leaves no half event behind.
+func (in *Instance) unlock() {
 	if in.tx.open {
 		in.tx.open = false
 		_ = in.end(errPanicked)
 	}
+	in.mu.Unlock()
 }
 
 var errPanicked = errors.New("the event's function panicked")
@@ -173,15 +173,25 @@ func (in *Instance) begin() error {
 
 // end commits an event that ended with err == nil and aborts any other.
 func (in *Instance) end(err error) error {
-	if err == nil {
-		if err = in.keeper.commit(); err == nil {
-			in.counters.commits++
-			return nil
-		}
-		if in.poison.Load() != nil {
-			return err
-		}
+	if err != nil {
+		return in.endAborted(err)
 	}
+	if err = in.keeper.commit(); err != nil {
+		return in.endUncommitted(err)
+	}
+	in.counters.commits++
+	return nil
+}
+
+// endUncommitted ends an event whose commit has failed.
+func (in *Instance) endUncommitted(err error) error {
+	if in.poison.Load() != nil {
+		return err
+	}
+	return in.endAborted(err)
+}
+
+func (in *Instance) endAborted(err error) error {
 	in.counters.aborts++
 	return in.abort(err)
 }

@@ -513,7 +513,8 @@ func (in *Instance) openContinuous(sidecar *globalsfile.File, memory disk.File, 
 			return in.fileError(err)
 		}
 	}
-	in.keeper = &continuousKeeper{in: in, memory: memory, sidecar: sidecar, boot: boot, clean: sidecar.Header().Clean}
+	in.keeper = &continuousKeeper{in: in, memory: memory, sidecar: sidecar, boot: boot,
+		clean: sidecar.Header().Clean, syncs: in.opts.sync != SyncNever}
 	return nil
 }
 

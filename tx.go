@@ -21,10 +21,7 @@ type Tx struct {
 // Call calls an exported function. If it traps, the event cannot be committed any more, whether
 // the error is returned from the event's function or not.
 func (tx *Tx) Call(ctx context.Context, name string, params ...uint64) ([]uint64, error) {
-	f, err := tx.in.function(name)
-	if err == nil {
-		err = f.checkParams(len(params))
-	}
+	f, err := tx.in.function(name, len(params))
 	if err == nil {
 		err = tx.usable()
 	}
@@ -38,7 +35,7 @@ func (tx *Tx) Call(ctx context.Context, name string, params ...uint64) ([]uint64
 // Function returns an exported function, nil if there is none of that name. It is resolved once:
 // keep it for as long as the instance is open, and call it inside events.
 func (tx *Tx) Function(name string) *Function {
-	f, err := tx.in.function(name)
+	f, err := tx.in.find(name)
 	if err != nil {
 		return nil
 	}
@@ -142,29 +139,31 @@ func (f *Function) run(ctx context.Context, stack []uint64) error {
 
 func (f *Function) call(ctx context.Context, params []uint64) ([]uint64, error) {
 	copy(f.stack, params)
-	if err := f.run(ctx, f.stack); err != nil {
+	err := f.run(ctx, f.stack)
+	if err != nil || f.results == 0 {
 		return nil, err
-	}
-	if f.results == 0 {
-		return nil, nil
 	}
 	return append([]uint64(nil), f.stack[:f.results]...), nil
 }
 
-func (f *Function) checkParams(n int) error {
-	if n == f.params {
-		return nil
+// function finds an exported function of the module itself, to be called with n values.
+func (in *Instance) function(name string, n int) (*Function, error) {
+	f, err := in.find(name)
+	if err != nil {
+		return nil, err
 	}
-	return fmt.Errorf("function %s: %d parameter values given, %s takes %d", f.name, n, Signature(f.def), f.params)
+	if n != f.params {
+		return nil, fmt.Errorf("function %s: %d parameter values given, %s takes %d", f.name, n, Signature(f.def), f.params)
+	}
+	in.lastFunction = f
+	return f, nil
 }
 
-// function finds an exported function of the module itself.
-func (in *Instance) function(name string) (*Function, error) {
+func (in *Instance) find(name string) (*Function, error) {
 	if f := in.lastFunction; f != nil && f.name == name {
 		return f, nil
 	}
 	if f, ok := in.functions[name]; ok {
-		in.lastFunction = f
 		return f, nil
 	}
 	fn := in.guest.mod.ExportedFunction(name)
