@@ -18,6 +18,7 @@ import (
 	"github.com/mmrun/mmrun/internal/disk"
 	"github.com/mmrun/mmrun/internal/faultfs"
 	"github.com/mmrun/mmrun/internal/scratch"
+	"github.com/mmrun/mmrun/mmapmem"
 )
 
 // faultRun is one run of a workload on a file system that fails at one operation, or from one on. It goes
@@ -622,4 +623,47 @@ func runWithCuts(m *machine, dir string, w workload, want []digest, prepare func
 		return images, fmt.Errorf("%v: %w", &op, err)
 	}
 	return images, nil
+}
+
+// TestDamagedPageGetsNoNewSum flips a bit of a page in the file that a record changes in another place. Taken as it is,
+// the page would get a checksum that fits the damage.
+func TestDamagedPageGetsNoNewSum(t *testing.T) {
+	const page = 3 * 4096
+	for _, during := range []string{"recovery", "checkpoint"} {
+		t.Run(during, func(t *testing.T) {
+			m, dir := newMachine(t), filepath.Join(scratch.Dir(t), "s")
+			in, err := m.open(dir, disk.OS, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { abandon(in) }()
+			err = runEvent(in, event("a store", do("one", page, 1)), nil)
+			if err == nil {
+				err = in.Checkpoint()
+			}
+			if err == nil {
+				err = runEvent(in, event("another one", do("one", page+8, 2)), nil)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			memory, err := os.OpenFile(filepath.Join(dir, memoryName), os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer memory.Close()
+			if _, err := memory.WriteAt([]byte{4}, page+100); err != nil {
+				t.Fatal(err)
+			}
+			if during == "checkpoint" {
+				if err := in.Checkpoint(); !errors.Is(err, ErrPoisoned) || !errors.Is(err, mmapmem.ErrSum) {
+					t.Errorf("checkpoint over a damaged page: %v", err)
+				}
+			}
+			abandon(in)
+			if _, err := m.open(dir, disk.OS, false); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("recovery over a damaged page: %v", err)
+			}
+		})
+	}
 }
