@@ -3,8 +3,10 @@
 package mmapmem
 
 import (
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/mmrun/mmrun/internal/disk"
@@ -56,4 +58,104 @@ func TestTrackerNamesEachOfManyScatteredPagesOnce(t *testing.T) {
 			}
 		}
 	}
+}
+
+// With all pages protected, those that have been written are found, however many runs they make, and no others: neither those that
+// were read for the first time, nor those that were dropped, nor those that nobody has touched.
+func TestProtectedMemoryTellsWhatWasWritten(t *testing.T) {
+	const wasmPages = 64
+	f, err := disk.OS.OpenFile(filepath.Join(t.TempDir(), "memory"), os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, err := Open(f, Private, 2*wasmPages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	scan, ok := m.tracker.(*scanTracker)
+	if !ok {
+		t.Skipf("this kernel has the tracker %s", m.tracker.name())
+	}
+	if m.Allocate(0, 0).Reallocate(wasmPages*WasmPageSize) == nil {
+		t.Fatal(m.GrowError())
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.waste = 1 << 30 // the next commit protects
+	_, err = m.Changes()
+	must(err)
+	m.Committed(1)
+	if scan.wp == nil {
+		t.Skip("this kernel protects no pages")
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	sum := byte(0)
+	for seq := uint64(2); seq < 300; seq++ {
+		if seq == 150 && m.Allocate(0, 0).Reallocate(2*wasmPages*WasmPageSize) == nil {
+			t.Fatal(m.GrowError())
+		}
+		pages := uint32(m.size / PageSize)
+		var want []uint32
+		for range rnd.IntN([]int{2, 20, 200, 1000}[rnd.IntN(4)]) {
+			p := rnd.Uint32N(pages)
+			if rnd.IntN(3) == 0 {
+				sum += m.Bytes()[p*PageSize+7]
+				continue
+			}
+			m.Bytes()[p*PageSize+8] = byte(seq)
+			m.Bytes()[p*PageSize+9]++
+			if m.slotOf = append(m.slotOf, make([]int32, max(0, int(pages)-len(m.slotOf)))...); m.slotOf[p] == 0 {
+				want = append(want, p)
+			}
+		}
+		slices.Sort(want)
+		want = slices.Compact(want)
+		_, err := m.Changes()
+		must(err)
+		if !slices.Equal(m.fresh, want) {
+			t.Fatalf("event %d: fresh pages %v, want %v", seq, m.fresh, want)
+		}
+		if scan.marks {
+			must(scan.scan(queryWritten, scan.all(), func(first, end uint32) {
+				for p := first; p < end; p++ {
+					if m.slotOf[p] == 0 && !slices.Contains(want, p) {
+						t.Errorf("event %d: page %d will be looked at each time", seq, p)
+					}
+				}
+			}))
+		}
+		switch rnd.IntN(8) {
+		case 0:
+			must(m.Rollback(m.size))
+		case 1:
+			for _, r := range m.ranges { // as the fold does
+				_, err := f.WriteAt(m.live[r.Offset:r.Offset+r.Len], int64(r.Offset))
+				must(err)
+			}
+			must(m.CommittedToFile(seq))
+		case 2:
+			m.waste = 1 << 30
+			m.Committed(seq)
+			if len(m.hot) > 0 {
+				t.Fatalf("event %d: %d pages are still hot", seq, len(m.hot))
+			}
+		default:
+			m.Committed(seq)
+		}
+		if rnd.IntN(10) == 0 {
+			for _, h := range append(slices.Clone(m.hot), m.cool...) {
+				_, err := f.WriteAt(m.page(h.page)[:], int64(h.page)*PageSize)
+				must(err)
+			}
+			_, err := m.Evict(seq, seq, 0, 1+rnd.IntN(1000))
+			must(err)
+		}
+	}
+	_ = sum
 }

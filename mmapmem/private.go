@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Range is a run of bytes of the memory.
@@ -88,6 +89,9 @@ const (
 	// A guard pass costs a scan, which is linear in the memory's pages, and a fault for each
 	// page that is written again. In comparisons: 0.03 for a page scanned, 8 for a fault.
 	guardBase, guardPagesScanned, guardPerPage = 160, 32, 8
+
+	// comparison is how long a comparison takes, more or less (BenchmarkParts in bench).
+	comparison = 120 * time.Nanosecond
 )
 
 // guard write-protects the hot pages and calls them cool, when comparing pages that do not change
@@ -98,36 +102,37 @@ const (
 // It runs at the end of Committed and Rollback, when each private page has a shadow that is equal
 // to it.
 func (m *Memory) guard() {
-	if m.noGuard || m.waste < guardBase+int(m.size/PageSize)/guardPagesScanned+guardPerPage*len(m.hot) {
+	if m.noGuard {
 		return
 	}
 	p, ok := m.tracker.(protector)
-	if !ok || p.protect(m.becomeCool) != nil {
+	if ok && m.waste+int(p.avoidable()/comparison) < guardBase+int(m.size/PageSize)/guardPagesScanned+guardPerPage*len(m.hot) {
+		return
+	}
+	if !ok || p.protect(m.meetPrivate) != nil {
 		// Some pages may be protected now and still hot; comparing those is merely slower.
 		m.noGuard = true
 		return
 	}
+	for _, h := range m.hot {
+		m.cool = append(m.cool, h)
+		m.slotOf[h.page] = -int32(len(m.cool))
+	}
+	clear(m.hot)
+	m.hot = m.hot[:0]
 	m.waste = 0
 	m.scanned = true
 }
 
-// becomeCool notes that pages are protected now.
-func (m *Memory) becomeCool(first, end uint32) {
+// meetPrivate takes in private pages that are not known. At a quiescent point there are none, unless they were written from
+// outside of an event, which is not allowed. Still they must not be missed.
+func (m *Memory) meetPrivate(first, end uint32) {
 	for p := first; p < end; p++ {
-		slot := m.slotOf[p]
-		if slot <= 0 {
-			if slot == 0 {
-				// Private and unknown at a quiescent point: written from outside of an event,
-				// which is not allowed. Still it must not be missed.
-				shadow := m.newShadow()
-				*shadow = *m.basePage(p)
-				m.addHot(hotPage{page: p, shadow: shadow})
-			}
-			continue
+		if m.slotOf[p] == 0 {
+			shadow := m.newShadow()
+			*shadow = *m.basePage(p)
+			m.addHot(hotPage{page: p, shadow: shadow})
 		}
-		h := m.removeHot(slot - 1)
-		m.cool = append(m.cool, h)
-		m.slotOf[p] = -int32(len(m.cool))
 	}
 }
 
@@ -323,6 +328,9 @@ func (m *Memory) drop(pages []uint32) error {
 			return fmt.Errorf("%s: drop pages %d to %d: %w", m.file.Name(), pages[i], pages[j-1], err)
 		}
 		i = j
+	}
+	if p, ok := m.tracker.(protector); ok && len(pages) > 0 {
+		return p.dropped(pages)
 	}
 	return nil
 }

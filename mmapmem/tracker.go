@@ -1,5 +1,7 @@
 package mmapmem
 
+import "time"
+
 // A tracker finds the pages of a Private memory that are private. It may name pages that are
 // not; it must never miss one.
 //
@@ -16,7 +18,8 @@ type tracker interface {
 	// counter is a number that moves whenever a page may have become private, or a negative
 	// one if there is no such thing.
 	counter() int64
-	// private calls fn for runs of private pages, by page index, in ascending order.
+	// private calls fn for runs of private pages, by page index. No page is named twice unless
+	// it has a shadow.
 	private(fn func(first, end uint32)) error
 	close() error
 }
@@ -27,6 +30,10 @@ type protector interface {
 	// protect protects all private pages and calls fn for runs of those that were not. After
 	// an error some may be protected, of which private will not tell until they are written.
 	protect(fn func(first, end uint32)) error
+	// avoidable is the time that private has taken because nothing is protected yet.
+	avoidable() time.Duration
+	// dropped is called when private pages, ascending, have become those of the file again.
+	dropped(pages []uint32) error
 }
 
 // forceTracker, if not empty, is the only tracker that newTracker may choose. For tests.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -47,12 +48,45 @@ const (
 )
 
 // scanTracker asks the kernel for the pages that are present or swapped and are not the file's.
-// Once some are write-protected, those that are still so are left out.
+//
+// To tell whether a page is the file's, the kernel looks at what it knows of the page, which is a cache miss for each page that
+// is mapped (35 ns). Once all pages have been protected, it is enough to ask for those that are not any more, which is
+// in the page tables (2 ns), and to look closer at the few that are found; see privateAmongWritten.
 type scanTracker struct {
 	m       *Memory
 	f       *os.File
 	regions []pageRegion
 	wp      *writeProtection // nil until the first call of protect
+	marks   bool             // pages that are not there can be protected, too
+	spent   time.Duration    // on looks at every page before there was any protection
+	cold    []run            // pages that are not protected and not known to be private
+	found   []run            // private pages among them
+	fetched uint32           // pages before have been mapped, if they were in memory
+	idle    int              // scans that found nothing since then
+}
+
+// run is pages first to end-1.
+type run struct{ first, end uint32 }
+
+// A query is what scan asks for.
+type query struct{ flags, inverted, mask, anyof, ret uint64 }
+
+var (
+	queryPrivate = query{inverted: pageIsFile, mask: pageIsFile, anyof: pageIsPresent | pageIsSwapped, ret: pageIsPresent}
+	// queryWritten finds what is not protected. It has a path of its own in the kernel if it is exactly this.
+	queryWritten = query{mask: pageIsWritten, ret: pageIsWritten}
+)
+
+// unprotected is q for pages that are not protected.
+func (q query) unprotected() query {
+	q.mask |= pageIsWritten
+	return q
+}
+
+// protecting is q, with protection for what is found.
+func (q query) protecting() query {
+	q.flags |= scanProtect
+	return q
 }
 
 func openScan(m *Memory) (tracker, error) {
@@ -64,7 +98,7 @@ func openScan(m *Memory) (tracker, error) {
 	if os.Getpagesize() != PageSize {
 		return nil, errors.Join(fmt.Errorf("machine pages have %d bytes", os.Getpagesize()), f.Close())
 	}
-	if err := t.scan(uint64(len(m.live)), 0, func(uint32, uint32) {}); err != nil {
+	if err := t.scan(queryPrivate, run{0, uint32(len(m.live) / PageSize)}, func(uint32, uint32) {}); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return t, nil
@@ -86,7 +120,139 @@ func (t *scanTracker) close() error {
 	return errors.Join(t.wp.close(), t.f.Close())
 }
 
-func (t *scanTracker) private(fn func(first, end uint32)) error { return t.scan(t.m.size, 0, fn) }
+func (t *scanTracker) all() run { return run{0, uint32(t.m.size / PageSize)} }
+
+func (t *scanTracker) private(fn func(first, end uint32)) error {
+	switch {
+	case t.marks:
+		return t.privateAmongWritten(fn)
+	case t.wp != nil:
+		return t.scan(queryPrivate.unprotected(), t.all(), fn)
+	}
+	start := time.Now()
+	err := t.scan(queryPrivate, t.all(), fn)
+	t.spent += time.Since(start)
+	return err
+}
+
+// mostCold is how many runs are looked at one by one, before all pages are at once.
+const mostCold = 64
+
+// privateAmongWritten is private for a memory of which all pages are protected but those that have been written since,
+// that have been read for the first time, or whose page table is new. What turns out not to be private is protected, so that it
+// is not found again.
+func (t *scanTracker) privateAmongWritten(fn func(first, end uint32)) error {
+	t.cold = t.cold[:0]
+	slots := t.m.slotOf
+	if err := t.scan(queryWritten, t.all(), func(first, end uint32) {
+		for p := first; p < end; {
+			from, known := p, slots[p] != 0
+			for p < end && (slots[p] != 0) == known {
+				p++
+			}
+			if known {
+				fn(from, p)
+			} else {
+				t.cold = append(t.cold, run{from, p})
+			}
+		}
+	}); err != nil {
+		return err
+	}
+	t.fetch(len(t.cold) == 0)
+	if len(t.cold) == 0 {
+		return nil
+	}
+	ask := t.cold
+	if len(ask) > mostCold {
+		ask = []run{{t.cold[0].first, t.cold[len(t.cold)-1].end}}
+	}
+	found := t.found[:0]
+	for _, r := range ask {
+		if err := t.scan(queryPrivate.unprotected(), r, func(first, end uint32) {
+			found = append(found, run{first, end})
+		}); err != nil {
+			return err
+		}
+	}
+	t.found = found
+	for _, r := range t.cold {
+		// The parts of r in between what was found in it. Of what was found, the known pages have been
+		// named, and none of them is in r.
+		for len(found) > 0 && found[0].first < r.end {
+			if f := found[0]; f.end > r.first {
+				first, end := max(f.first, r.first), min(f.end, r.end)
+				if err := t.mark(run{r.first, first}); err != nil {
+					return err
+				}
+				fn(first, end)
+				r.first = end
+				if f.end > r.end {
+					break // it goes on in the next run
+				}
+			}
+			found = found[1:]
+		}
+		if err := t.mark(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetch maps pages of the file that are in memory, some each time, as the kernel would around each page that is read if the mapping
+// were not registered. Otherwise a guest that goes through its memory causes a fault, and a scan, with each page.
+func (t *scanTracker) fetch(idle bool) {
+	if idle {
+		t.idle++
+	}
+	end := t.all().end
+	if t.fetched >= end && t.idle > fetchAgain {
+		t.fetched = 0 // what has come into memory since
+	}
+	if t.fetched >= end {
+		return
+	}
+	t.idle = 0
+	r := run{t.fetched, min(t.fetched+fetchPages, end)}
+	t.fetched = r.end
+	var inMemory [fetchPages]byte
+	if err := mincore(t.m.base[uint64(r.first)*PageSize:uint64(r.end)*PageSize], inMemory[:]); err != nil {
+		return
+	}
+	for p := r.first; p < r.end; {
+		from := p
+		for p < r.end && inMemory[p-r.first]&1 != 0 {
+			p++
+		}
+		if from < p {
+			_ = unix.Madvise(t.m.live[uint64(from)*PageSize:uint64(p)*PageSize], unix.MADV_POPULATE_READ)
+		}
+		for p < r.end && inMemory[p-r.first]&1 == 0 {
+			p++
+		}
+	}
+}
+
+// mincore tells which pages of a mapped file are in memory.
+func mincore(mapping []byte, pages []byte) error {
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(mapping))), uintptr(len(mapping)),
+		uintptr(unsafe.Pointer(unsafe.SliceData(pages))))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+const (
+	fetchPages = 256
+	fetchAgain = 1024 // scans that found nothing
+)
+
+// mark protects all pages of r, present or not.
+func (t *scanTracker) mark(r run) error {
+	return t.scan(queryWritten.protecting(), r, func(uint32, uint32) {})
+}
 
 // protect implements protector. The mapping is registered for it at the first call only: a
 // mapping registered with userfaultfd reads its file in single pages instead of in runs.
@@ -96,32 +262,90 @@ func (t *scanTracker) protect(fn func(first, end uint32)) error {
 		if err != nil {
 			return err
 		}
-		t.wp = wp
+		t.wp, t.spent = wp, 0
+		t.marks = t.canMark()
 	}
-	return t.scan(t.m.size, scanProtect, fn)
+	if err := t.scan(queryPrivate.unprotected().protecting(), t.all(), fn); err != nil || !t.marks {
+		return err
+	}
+	return t.mark(t.all())
 }
 
-// scan calls fn for the private pages among the first size bytes.
-func (t *scanTracker) scan(size, flags uint64, fn func(first, end uint32)) error {
-	if size == 0 {
+// canMark tells whether this kernel keeps a page protected that is not there: otherwise each such page is
+// found again and again.
+func (t *scanTracker) canMark() bool {
+	if t.m.size == 0 {
+		return false
+	}
+	page, err := mapLive(t.m.file.OSFile(), PageSize, Private)
+	if err != nil {
+		return false
+	}
+	defer unmap(page)
+	wp, err := openWriteProtection(page)
+	if err != nil {
+		return false
+	}
+	defer wp.close()
+	found := 0
+	count := func(uint32, uint32) { found++ }
+	// Read, so that there is a page table, dropped, protected, and asked for.
+	if unix.Madvise(page, unix.MADV_POPULATE_READ) != nil || unix.Madvise(page, unix.MADV_DONTNEED) != nil ||
+		t.scanOf(page, queryWritten.protecting(), run{0, 1}, count) != nil || found != 1 {
+		return false
+	}
+	return t.scanOf(page, queryWritten, run{0, 1}, count) == nil && found == 1
+}
+
+// avoidable implements protector.
+func (t *scanTracker) avoidable() time.Duration { return t.spent }
+
+// dropped implements protector.
+func (t *scanTracker) dropped(pages []uint32) error {
+	if !t.marks {
+		return nil
+	}
+	var runs []run
+	for _, p := range pages {
+		if n := len(runs); n > 0 && runs[n-1].end == p {
+			runs[n-1].end++
+		} else {
+			runs = append(runs, run{p, p + 1})
+		}
+	}
+	if len(runs) > mostCold+len(t.m.hot) {
+		// At once, with the hot pages in between: they are compared all the same.
+		return t.mark(run{pages[0], pages[len(pages)-1] + 1})
+	}
+	for _, r := range runs {
+		if err := t.mark(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scan calls fn for the pages among those of r that q asks for.
+func (t *scanTracker) scan(q query, r run, fn func(first, end uint32)) error {
+	return t.scanOf(t.m.live, q, r, fn)
+}
+
+func (t *scanTracker) scanOf(mapping []byte, q query, r run, fn func(first, end uint32)) error {
+	if r.first == r.end {
 		return nil
 	}
 	// The address of the mapping is a number to the kernel; the mapping is not on Go's heap
 	// and cannot move.
-	base := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(t.m.live))))
+	base := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(mapping))))
 	arg := scanArg{
-		flags: flags,
-		start: base, end: base + size,
+		flags: q.flags,
+		start: base + uint64(r.first)*PageSize, end: base + uint64(r.end)*PageSize,
 		// The regions are on Go's heap, which does not move, and t keeps them alive.
 		vec: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(t.regions)))), vecLen: uint64(len(t.regions)),
-		categoryInverted: pageIsFile, categoryMask: pageIsFile,
-		categoryAnyof: pageIsPresent | pageIsSwapped, categoryRet: pageIsPresent,
+		categoryInverted: q.inverted, categoryMask: q.mask, categoryAnyof: q.anyof, categoryRet: q.ret,
 	}
 	arg.size = uint64(unsafe.Sizeof(arg))
-	seen := base // everything before has been reported
-	if t.wp != nil {
-		arg.categoryMask |= pageIsWritten
-	}
+	seen := arg.start // everything before has been reported
 	for arg.start < arg.end {
 		// The argument outlives the call; Syscall keeps it alive.
 		n, _, errno := unix.Syscall(unix.SYS_IOCTL, t.f.Fd(), ioctlPagemapScan, uintptr(unsafe.Pointer(&arg)))
@@ -131,15 +355,15 @@ func (t *scanTracker) scan(size, flags uint64, fn func(first, end uint32)) error
 		if errno != 0 {
 			return fmt.Errorf("find private pages: PAGEMAP_SCAN: %w", errno)
 		}
-		for _, r := range t.regions[:n] {
-			fn(uint32((r.start-base)/PageSize), uint32((r.end-base)/PageSize))
-			seen = r.end
+		for _, found := range t.regions[:n] {
+			fn(uint32((found.start-base)/PageSize), uint32((found.end-base)/PageSize))
+			seen = found.end
 		}
 		// Linux 6.18 returns regions behind walkEnd when there are more than 512: it resumes its
 		// own walk and leaves walkEnd where it resumed last. They must not be reported twice.
 		next := max(arg.walkEnd, seen)
 		if next <= arg.start {
-			return fmt.Errorf("find private pages: PAGEMAP_SCAN stopped at offset %d of %d", arg.start-base, size)
+			return fmt.Errorf("find private pages: PAGEMAP_SCAN stopped at offset %d of %d", arg.start-base, arg.end-base)
 		}
 		arg.start = next
 	}
