@@ -153,16 +153,6 @@ func (m *Memory) addHot(h hotPage) {
 	m.slotOf[h.page] = int32(len(m.hot))
 }
 
-func (m *Memory) removeHot(i int32) hotPage {
-	h := m.hot[i]
-	last := len(m.hot) - 1
-	m.hot[i] = m.hot[last]
-	m.slotOf[m.hot[i].page] = i + 1
-	m.hot[last] = hotPage{}
-	m.hot = m.hot[:last]
-	return h
-}
-
 func (m *Memory) page(i uint32) *[PageSize]byte {
 	return (*[PageSize]byte)(m.live[uint64(i)*PageSize:])
 }
