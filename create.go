@@ -116,13 +116,8 @@ func writeMemory(mem *mmapmem.Memory, memory disk.File, sums *mmapmem.Sums) erro
 			return err
 		}
 	}
-	if err := patcher.Flush(); err != nil {
+	if err := patcher.Flush(); err != nil { // which syncs the sums
 		return err
-	}
-	if sums != nil {
-		if err := sums.Sync(); err != nil {
-			return err
-		}
 	}
 	return memory.Sync()
 }

@@ -71,7 +71,6 @@ var notNeeded = map[string]string{
 		"by itself Create needs it: `TestCreateIsDurable` (journal)",
 	"mmrun.buildDir, 1st": "the globals file, which is made last, has synced the same directory; " +
 		"by itself buildDir needs it: `TestDirectoryIsBuiltWhole`",
-	"mmrun.writeMemory, 1st": "redundant: Patcher.Flush has just synced the sums, and where it has no page to write their file is empty",
 }
 
 // TestEachSyncIsNeeded leaves out one sync of the program at a time and cuts the power until a cut does harm. A

@@ -13,7 +13,8 @@
 //	hot    private since an earlier event; a shadow holds its bytes as of the last commit, and
 //	       each commit compares the two
 //	cool   a hot page that has come to rest and is write-protected; it is compared only when
-//	       the kernel says that it was written (where it can; see guard in private.go)
+//	       the kernel says that it was written (where it can; see guard in private.go). Cold
+//	       pages are then protected as well, so that one question finds all that was written
 //	fresh  private since the last commit; its bytes as of the last commit are those of the file
 //
 // [Memory.Changes] finds the fresh pages by asking a tracker (see tracker.go) and compares hot
