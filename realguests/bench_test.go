@@ -9,13 +9,14 @@ import (
 
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/internal/byhand"
+	"github.com/mmrun/mmrun/internal/guests"
 )
 
 // BenchmarkStart is the time from nothing to an instance that takes events, runtime and compiled code included: first
 // with an empty compile cache and no state, second in a process that finds both on the disk. Debug sections are not read, as
 // in the command.
 func BenchmarkStart(b *testing.B) {
-	for _, g := range allGuests() {
+	for _, g := range append(allGuests(), bigGuest()) {
 		b.Run("guest="+g.name, func(b *testing.B) {
 			wasm := g.wasm(b)
 			start := func(b *testing.B, cacheDir, state string) {
@@ -59,6 +60,14 @@ func BenchmarkStart(b *testing.B) {
 			})
 		})
 	}
+}
+
+// bigGuest is a Go guest of more than 5 MB.
+func bigGuest() *guest {
+	g := goGuest()
+	g.name = "gobig"
+	g.wasm = func(tb testing.TB) []byte { return guests.Go(tb, "gobig") }
+	return g
 }
 
 // BenchmarkEvent is a small event on the state that the guest's list of events leaves: under plain wazero, and under mmrun

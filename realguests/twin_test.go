@@ -17,6 +17,8 @@ type twin struct {
 	module *byhand.Module
 	mod    api.Module
 	meta   []byte
+
+	functions map[string]api.Function // of mod; a look-up costs microseconds
 }
 
 // step is what an event did, as the twin or a child saw it.
@@ -46,7 +48,15 @@ func newTwin(tb testing.TB, g *guest, wasm []byte) *twin {
 }
 
 func (t *twin) Call(ctx context.Context, name string, params ...uint64) ([]uint64, error) {
-	return t.mod.ExportedFunction(name).Call(ctx, params...)
+	f, ok := t.functions[name]
+	if !ok {
+		if t.functions == nil {
+			t.functions = make(map[string]api.Function)
+		}
+		f = t.mod.ExportedFunction(name)
+		t.functions[name] = f
+	}
+	return f.Call(ctx, params...)
 }
 
 func (t *twin) Memory() api.Memory { return t.mod.Memory() }
@@ -90,6 +100,7 @@ func (t *twin) resume(omit byhand.Omission) error {
 	if err := t.mod.Close(ctx); err != nil {
 		return err
 	}
+	t.functions = nil
 	t.mod, err = t.module.Resume(ctx, t.world.config(), state, omit)
 	return err
 }

@@ -206,3 +206,15 @@ func TestGoMap(t *testing.T) {
 		t.Errorf("the panic printed %q", stderr.String())
 	}
 }
+
+func TestGobig(t *testing.T) {
+	wasm := guests.Go(t, "gobig")
+	if len(wasm) < 5<<20 {
+		t.Errorf("%d bytes: it is there for its size", len(wasm))
+	}
+	g := instantiate(t, wasm, stdio{})
+	g.want(1, "put", 7)
+	g.want(2, "put", 8)
+	g.want(40, "render", 8)
+	g.want(uint64(^uint32(0)), "render", 9)
+}

@@ -136,7 +136,7 @@ func oneEvent(r *run) error {
 	r.note(ops...)
 
 	for _, mib := range sizes[:4] {
-		r.atMost(fmt.Sprintf("continuous, Update / plain CallWithStack, one page, %d MiB", mib), continuous[mib].median()/plain[mib].median(), 1.5, "x")
+		r.figure(fmt.Sprintf("continuous, Update / plain CallWithStack, one store, %d MiB", mib), "%.2f x", continuous[mib].median()/plain[mib].median())
 		r.atMost(fmt.Sprintf("continuous, Call / plain Call, one page, %d MiB", mib), continuousCall[mib].median()/plainCall[mib].median(), 1.5, "x")
 	}
 	r.atMost("continuous, Update / plain CallWithStack, fills a page, 1 MiB", fillKept.median()/fillPlain.median(), 1.5, "x")

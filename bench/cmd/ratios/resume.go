@@ -118,7 +118,12 @@ func resumeTime(r *run) error {
 	r.note(ops...)
 	for _, mode := range []mmrun.Mode{mmrun.Continuous, mmrun.Atomic} {
 		o := modes[mode]
-		r.atLeast(fmt.Sprintf("restore of a copy-based snapshot / open, %s, 256 MiB", mode), restore.cached[256].median()/o.cached[256].median(), 50, "x")
+		ratio, name := restore.cached[256].median()/o.cached[256].median(), fmt.Sprintf("restore of a copy-based snapshot / open, %s, 256 MiB", mode)
+		if mode == mmrun.Continuous {
+			r.atLeast(name, ratio, 50, "x")
+		} else {
+			r.figure(name, "%s x", number(ratio))
+		}
 		r.figure(fmt.Sprintf("restore of a copy-based snapshot / open, %s, 256 MiB, compiled anew in both", mode), "%s x",
 			number(restore.anew[256].median()/o.anew[256].median()))
 	}
