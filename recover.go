@@ -206,9 +206,9 @@ func (in *Instance) openContinuous(sidecar *globalsfile.File, memory disk.File, 
 		}
 	}
 	boot := in.opts.bootID()
-	sidecar.EndEvent(in.state.Seq)
 	if torn {
-		// Taken as it is: from here on this is the state, of this boot of the machine.
+		// Taken as it is: from here on this is the state, of this boot of the machine. Until it
+		// has been written, whoever opens it must be told that it is torn.
 		if err := sidecar.WriteSlot(in.state); err != nil {
 			return in.fileError(err)
 		}
@@ -216,6 +216,7 @@ func (in *Instance) openContinuous(sidecar *globalsfile.File, memory disk.File, 
 			return in.fileError(err)
 		}
 	}
+	sidecar.EndEvent(in.state.Seq)
 	in.keeper = &continuousKeeper{in: in, memory: memory, sidecar: sidecar, boot: boot,
 		clean: sidecar.Header().Clean, syncs: in.opts.sync != SyncNever}
 	return nil

@@ -223,14 +223,7 @@ func (r *repair) repairContinuous() error {
 	seq, _ := sidecar.Event()
 	s.Seq = max(s.Seq, seq)
 	if r.state.info.Memory != nil {
-		path := filepath.Join(r.out.Dir, memoryName)
-		fi, err := os.Stat(path)
-		if err != nil {
-			return errors.Join(err, sidecar.Close())
-		}
-		end := max(int64(s.MemoryPages), fi.Size()/mmapmem.WasmPageSize)
-		s.MemoryPages = uint32(min(end, int64(r.state.maxPages())))
-		if err := os.Truncate(path, int64(s.MemoryPages)*mmapmem.WasmPageSize); err != nil {
+		if err := r.settleMemory(s, sidecar.SyncFailed()); err != nil {
 			return errors.Join(err, sidecar.Close())
 		}
 	}
@@ -244,6 +237,31 @@ func (r *repair) repairContinuous() error {
 	}
 	r.out.Seq = s.Seq
 	return errors.Join(err, sidecar.Close())
+}
+
+// settleMemory makes the memory file as long as what is in it, and puts it on the disk: the header is about to say that
+// it is there.
+func (r *repair) settleMemory(s *globalsfile.State, syncFailed bool) error {
+	memory, err := disk.OS.OpenFile(filepath.Join(r.out.Dir, memoryName), os.O_RDWR, filePerm)
+	if err != nil {
+		return err
+	}
+	defer memory.Close()
+	size, err := memory.Size()
+	if err != nil {
+		return err
+	}
+	end := max(int64(s.MemoryPages), size/mmapmem.WasmPageSize)
+	s.MemoryPages = uint32(min(end, int64(r.state.maxPages())))
+	if err := memory.Truncate(int64(s.MemoryPages) * mmapmem.WasmPageSize); err != nil {
+		return err
+	}
+	if syncFailed {
+		if err := rewriteFile(memory); err != nil {
+			return err
+		}
+	}
+	return memory.Sync()
 }
 
 // backUp copies the files of a state into a new directory beside it, holes as holes.

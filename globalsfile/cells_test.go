@@ -106,3 +106,67 @@ func TestKillAtAnyStoreOfAnEvent(t *testing.T) {
 		t.Fatal("MaxCells is not what there is room for")
 	}
 }
+
+// A power cut has kept the cells of write 2 and lost slot 2. The write that takes the number again must not bring them back.
+func TestCellsOfALostLifeStayLost(t *testing.T) {
+	m := newMemFS()
+	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous, BootID: boot1}, stateA()))
+	f.BeginEvent(11)
+	if err := f.WriteSlot(stateB()); err != nil { // write 2
+		t.Fatal(err)
+	}
+	f.StoreGlobals(77, stateB().Globals)
+	m.names["globals"].data[slotsOffset]++ // slot 2 mod 2
+	f = must[*File](t)(Open(m.kill(), "globals"))
+	s := must[*State](t)(f.Read())
+	if !equal(*s, *stateA()) {
+		t.Fatalf("without slot 2: %+v", s)
+	}
+	s.Seq = 12
+	if err := errors.Join(f.WriteSlot(s), f.SetClean(false, boot1)); err != nil {
+		t.Fatal(err)
+	}
+	if got := must[*State](t)(f.Read()); !equal(*got, *s) {
+		t.Fatalf("wrote %+v, read %+v", s, got)
+	}
+}
+
+// What a damaged cell says does not count, and the rest of the state does.
+func TestDamagedCellsAreNotTaken(t *testing.T) {
+	m, _, want := inCells(t)
+	for _, at := range []int{cellsOffset + cellLength, cellsOffset + 2*cellLength} {
+		data := slices.Clone(m.names["globals"].data)
+		data[eventOffset+at+3] ^= 0x40
+		in, err := inspect(bytes.NewReader(data), int64(len(data)))
+		if err != nil || !errors.Is(in.Check(boot1), ErrCorrupt) {
+			t.Fatal(err, in.Check(boot1))
+		}
+		s := in.slots[in.Newest].state
+		if s.MemoryPages != want.MemoryPages && s.MemoryPages != stateA().MemoryPages ||
+			s.Globals[0].Lo != want.Globals[0].Lo && s.Globals[0].Lo != stateA().Globals[0].Lo {
+			t.Fatalf("%+v", s)
+		}
+	}
+}
+
+// Copies of the header that differ are made equal, or damage to the one that counts would bring the other back.
+func TestDifferentHeaderCopiesAreMadeEqual(t *testing.T) {
+	m := newMemFS()
+	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous, BootID: boot1, Clean: true}, stateA()))
+	old := slices.Clone(m.names["globals"].data[:2*pageSize])
+	if err := f.SetClean(false, boot1); err != nil {
+		t.Fatal(err)
+	}
+	for loser := range 2 {
+		data := slices.Clone(m.names["globals"].data)
+		copy(data[loser*pageSize:(loser+1)*pageSize], old)
+		disk := memFSWith("globals", data)
+		if f := must[*File](t)(Open(disk, "globals")); f.Header().Clean {
+			t.Fatal("the older copy counts")
+		}
+		disk.names["globals"].data[(1-loser)*pageSize+70]++
+		if f := must[*File](t)(Open(disk, "globals")); f.Header().Clean {
+			t.Fatal("the older copy has come back")
+		}
+	}
+}

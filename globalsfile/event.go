@@ -87,6 +87,14 @@ func (f *File) StoreGlobals(memoryPages uint32, globals []Value) bool {
 	return true
 }
 
+// dropCells is called before slot write number write. Cells that go with that number or a later one are from a life of the
+// file whose slots were lost; they must not go with the slots of this one.
+func (f *File) dropCells(write uint64) {
+	if cells := f.event[cellsOffset:]; binary.LittleEndian.Uint64(cells) >= write {
+		putCell(cells, ^uint64(0))
+	}
+}
+
 func putCell(b []byte, v uint64) {
 	b = b[:cellLength]
 	binary.LittleEndian.PutUint64(b[0:], v)
@@ -94,7 +102,7 @@ func putCell(b []byte, v uint64) {
 }
 
 // applyCells lays the cells over s, the content of the slot that write number write has filled, if they go
-// with it. The error says which cell is damaged, unless the process has just been killed there.
+// with it. Where a cell is damaged s stays as it is, and the error says so.
 func applyCells(page []byte, write uint64, s *State) error {
 	le := binary.LittleEndian
 	cell := func(i int) (v uint64, whole bool) {
@@ -112,19 +120,19 @@ func applyCells(page []byte, write uint64, s *State) error {
 		return nil
 	}
 	var err error
-	pages, whole := cell(1)
-	if !whole || pages > 1<<32-1 {
+	if pages, whole := cell(1); whole && pages <= 1<<32-1 {
+		s.MemoryPages = uint32(pages)
+	} else {
 		err = errors.New("the cell of the memory's size is damaged")
 	}
 	for i := range s.Globals {
-		v, whole := cell(cellsFixed + i)
-		if !whole {
+		if v, whole := cell(cellsFixed + i); whole {
+			s.Globals[i].Lo = v
+		} else {
 			err = fmt.Errorf("the cell of global %d of %d is damaged", i, len(s.Globals))
 		}
-		s.Globals[i].Lo = v
 	}
 	s.Seq, _, _ = decodeEvent(page)
-	s.MemoryPages = uint32(pages)
 	return err
 }
 

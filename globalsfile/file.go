@@ -124,6 +124,8 @@ func (f *File) open(synced bool) error {
 	f.event = (*eventPage)(f.mapping[eventOffset:])
 	f.header, f.headerCopy = in.header, in.headerCopy
 	f.write = in.slots[in.Newest].write
+	// A process killed in SetHeader, or damage, has left two different copies. The one that counts is on the disk.
+	f.header.encode(f.mapping[headersOffset+(1-f.headerCopy)*pageSize:])
 	return nil
 }
 
@@ -218,15 +220,11 @@ func (f *File) Read() (*State, error) {
 	}
 	i := int(f.write & 1)
 	c, err := decodeSlot(f.slot(i), i)
-	if err == nil && f.header.cellsCount() {
-		if err = applyCells(f.event[:], f.write, &c.state); err != nil {
-			if _, inEvent, _ := decodeEvent(f.event[:]); inEvent {
-				err = nil
-			}
-		}
-	}
 	if err != nil {
 		return nil, fmt.Errorf("globals file %s: slot %d: %w: %w", f.path, i, ErrCorrupt, err)
+	}
+	if f.header.cellsCount() {
+		_ = applyCells(f.event[:], f.write, &c.state) // Report.Check tells
 	}
 	return &c.state, nil
 }
@@ -265,6 +263,7 @@ func (f *File) WriteSlot(s *State) error {
 	}
 	write := f.write + 1
 	slot := f.slot(int(write & 1))
+	f.dropCells(write)
 	encodeHead(slot, write, s, storeTail(slot, s))
 	f.write = write
 	return nil

@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mmrun/mmrun/internal/disk"
 )
@@ -158,4 +161,40 @@ func TestProtectedMemoryTellsWhatWasWritten(t *testing.T) {
 		}
 	}
 	_ = sum
+}
+
+// Locked memory (mlockall) refuses to be dropped in the usual way. What is written to it afterwards must be found.
+func TestDroppedPagesOfLockedMemoryAreWatched(t *testing.T) {
+	const wasmPages, mlockOnFault = 16, 1
+	f, err := disk.OS.OpenFile(filepath.Join(t.TempDir(), "memory"), os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, err := Open(f, Private, wasmPages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if m.Allocate(0, 0).Reallocate(wasmPages*WasmPageSize) == nil {
+		t.Fatal(m.GrowError())
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_MLOCK2, uintptr(unsafe.Pointer(unsafe.SliceData(m.live))), uintptr(len(m.live)), mlockOnFault); errno != 0 {
+		t.Skipf("mlock2: %v", errno)
+	}
+	for seq := uint64(1); seq < 5; seq++ {
+		for p := range uint32(2 * keptFresh) { // more than a rollback keeps
+			m.Bytes()[p*PageSize] = 1
+		}
+		if err := m.Rollback(m.size); err != nil {
+			t.Fatal(err)
+		}
+		at := uint32(seq) * PageSize
+		m.Bytes()[at] = byte(seq)
+		changes, err := m.Changes()
+		if err != nil || len(changes) != 1 || changes[0] != (Range{at, 8}) {
+			t.Fatalf("commit %d: %v %v", seq, changes, err)
+		}
+		m.Committed(seq)
+	}
 }

@@ -24,14 +24,19 @@ func mapBase(f *os.File, length int) ([]byte, error) {
 
 func unmap(b []byte) error { return unix.Munmap(b) }
 
-// dropRange makes live show the file again. base is the same range of the file.
-func dropRange(live, base []byte) error {
+// dropRange makes live show the file again. base is the same range of the file. stuck tells that it has only the same bytes,
+// and is as private as before.
+func dropRange(live, base []byte) (stuck bool, err error) {
+	const dontneedLocked = 24 // MADV_DONTNEED_LOCKED, Linux 5.18
 	if unix.Madvise(live, unix.MADV_DONTNEED) == nil {
-		return nil
+		return false, nil
 	}
-	// A mapping locked in memory (mlockall) refuses; the bytes are what counts.
+	// A mapping locked in memory (mlockall) refuses that.
+	if unix.Madvise(live, dontneedLocked) == nil {
+		return false, nil
+	}
 	copy(live, base)
-	return nil
+	return true, nil
 }
 
 // holesTakeRoom tells whether an access to a hole of a mapped file takes a block, so that it is a SIGBUS

@@ -24,9 +24,9 @@ func unmap(b []byte) error { return (*mmap.MMap)(&b).Unmap() }
 
 // dropRange makes live show the bytes of the file again. It keeps its private pages: not every
 // system can give back a part of a mapping.
-func dropRange(live, base []byte) error {
+func dropRange(live, base []byte) (stuck bool, err error) {
 	copy(live, base)
-	return nil
+	return true, nil
 }
 
 // holesTakeRoom is for file systems that are not met here.

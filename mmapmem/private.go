@@ -34,6 +34,7 @@ type private struct {
 
 	waste   int  // comparisons of unchanged hot pages since the last guard or Evict
 	noGuard bool // the tracker cannot protect pages
+	stuck   bool // there are cold pages that are private: a write to one is no fault
 }
 
 type hotPage struct {
@@ -102,13 +103,14 @@ const (
 // It runs at the end of Committed and Rollback, when each private page has a shadow that is equal
 // to it.
 func (m *Memory) guard() {
-	if m.noGuard {
+	if m.noGuard || m.size == 0 {
 		return
 	}
 	p, ok := m.tracker.(protector)
 	if ok && m.waste+int(p.avoidable()/comparison) < guardBase+int(m.size/PageSize)/guardPagesScanned+guardPerPage*len(m.hot) {
 		return
 	}
+	m.growSlots()
 	if !ok || p.protect(m.meetPrivate) != nil {
 		// Some pages may be protected now and still hot; comparing those is merely slower.
 		m.noGuard = true
@@ -190,12 +192,10 @@ func (m *Memory) Changes() ([]Range, error) {
 func (m *Memory) findFresh() error {
 	m.fresh = m.fresh[:0]
 	now := m.tracker.counter()
-	if now == m.faults && now >= 0 {
+	if now == m.faults && now >= 0 && !m.stuck {
 		return nil
 	}
-	if n := int(m.size / PageSize); n > len(m.slotOf) {
-		m.slotOf = append(m.slotOf, make([]int32, n-len(m.slotOf))...)
-	}
+	m.growSlots()
 	m.scanned = true
 	return m.tracker.private(func(first, end uint32) {
 		for p := first; p < end; p++ {
@@ -207,6 +207,13 @@ func (m *Memory) findFresh() error {
 			}
 		}
 	})
+}
+
+// growSlots makes slotOf as long as the memory.
+func (m *Memory) growSlots() {
+	if n := int(m.size / PageSize); n > len(m.slotOf) {
+		m.slotOf = append(m.slotOf, make([]int32, n-len(m.slotOf))...)
+	}
 }
 
 // settled notes that every private page is hot, as long as the fault counter stays where it is
@@ -314,7 +321,9 @@ func (m *Memory) drop(pages []uint32) error {
 			j++
 		}
 		first, end := uint64(pages[i])*PageSize, uint64(pages[j-1]+1)*PageSize
-		if err := dropRange(m.live[first:end], m.base[first:end]); err != nil {
+		stuck, err := dropRange(m.live[first:end], m.base[first:end])
+		m.stuck = m.stuck || stuck
+		if err != nil {
 			return fmt.Errorf("%s: drop pages %d to %d: %w", m.file.Name(), pages[i], pages[j-1], err)
 		}
 		i = j

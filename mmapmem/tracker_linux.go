@@ -220,15 +220,16 @@ func (t *scanTracker) fetch(idle bool) {
 	if err := mincore(t.m.base[uint64(r.first)*PageSize:uint64(r.end)*PageSize], inMemory[:]); err != nil {
 		return
 	}
+	wanted := func(p uint32) bool { return inMemory[p-r.first]&1 != 0 && t.m.slotOf[p] == 0 }
 	for p := r.first; p < r.end; {
 		from := p
-		for p < r.end && inMemory[p-r.first]&1 != 0 {
+		for p < r.end && wanted(p) {
 			p++
 		}
 		if from < p {
 			_ = unix.Madvise(t.m.live[uint64(from)*PageSize:uint64(p)*PageSize], unix.MADV_POPULATE_READ)
 		}
-		for p < r.end && inMemory[p-r.first]&1 == 0 {
+		for p < r.end && !wanted(p) {
 			p++
 		}
 	}
@@ -272,9 +273,9 @@ func (t *scanTracker) protect(fn func(first, end uint32)) error {
 }
 
 // canMark tells whether this kernel keeps a page protected that is not there: otherwise each such page is
-// found again and again.
+// found again and again. Before Linux 6.9, and 2c7ad9a590d1 in it, it could also take a page that is swapped out for protected.
 func (t *scanTracker) canMark() bool {
-	if t.m.size == 0 {
+	if !kernelSince(6, 9) {
 		return false
 	}
 	page, err := mapLive(t.m.file.OSFile(), PageSize, Private)
@@ -295,6 +296,18 @@ func (t *scanTracker) canMark() bool {
 		return false
 	}
 	return t.scanOf(page, queryWritten, run{0, 1}, count) == nil && found == 1
+}
+
+func kernelSince(major, minor int) bool {
+	var u unix.Utsname
+	var x, y int
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	if n, _ := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &x, &y); n != 2 {
+		return false
+	}
+	return x > major || x == major && y >= minor
 }
 
 // avoidable implements protector.
