@@ -74,3 +74,24 @@ func TestGoldenBytes(t *testing.T) {
 		}
 	}
 }
+
+func TestGoldenBytesOfCells(t *testing.T) {
+	m := newMemFS()
+	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous}, &State{Seq: 7, MemoryPages: 17,
+		Globals: []Value{{Type: 0x7f, Lo: 1}, {Type: 0x7e, Lo: 2}}}))
+	f.BeginEvent(8)
+	f.StoreGlobals(18, []Value{{Type: 0x7f, Lo: 0xfffffff0}, {Type: 0x7e, Lo: 0x1122334455667788}})
+	f.EndEvent(8)
+	want := unhex(t,
+		"1000000000000000 efffffffffffffff", // event 8 is over
+		"0100000000000000 0000000000000000", // the newest slot is write 1, no sync has failed
+		"0100000000000000 feffffffffffffff", // the cells go with write 1
+		"1200000000000000 edffffffffffffff", // memory pages
+		"f0ffffff00000000 0f000000ffffffff",
+		"8877665544332211 778899aabbccddee",
+		strings.Repeat("00", 16))
+	got := m.names["globals"].data[eventOffset:][:len(want)]
+	if !bytes.Equal(got, want) {
+		t.Fatalf("% x\nwant % x", got, want)
+	}
+}
