@@ -88,8 +88,10 @@ const (
 	wasteBase, wastePerPage = 4096, 32
 
 	// A guard pass costs a scan, which is linear in the memory's pages, and a fault for each
-	// page that is written again. In comparisons: 0.03 for a page scanned, 8 for a fault.
-	guardBase, guardPagesScanned, guardPerPage = 160, 32, 8
+	// page that is written again. In comparisons: 0.03 for a page scanned, 8 for a fault. That is while
+	// pages and shadows are in the processor's cache; a comparison from memory costs half a microsecond, as
+	// much as such a fault.
+	guardBase, guardPagesScanned, guardPerPage, guardInCache = 160, 32, 8, 512
 
 	// comparison is how long a comparison takes, more or less (BenchmarkParts in bench).
 	comparison = 120 * time.Nanosecond
@@ -107,7 +109,7 @@ func (m *Memory) guard() {
 		return
 	}
 	p, ok := m.tracker.(protector)
-	if ok && m.waste+int(p.avoidable()/comparison) < guardBase+int(m.size/PageSize)/guardPagesScanned+guardPerPage*len(m.hot) {
+	if ok && m.waste+int(p.avoidable()/comparison) < guardBase+int(m.size/PageSize)/guardPagesScanned+guardPerPage*min(len(m.hot), guardInCache) {
 		return
 	}
 	m.growSlots()
