@@ -7,11 +7,8 @@ import (
 )
 
 // bootID identifies the time since the machine was started. As long as it is the same, what was
-// in the page cache still is.
-func bootID() [16]byte { return readBootID() }
-
-// readBootID reads it once: no process outlives a boot.
-var readBootID = sync.OnceValue(func() (id [16]byte) {
+// in the page cache still is. It is read once: no process outlives a boot.
+var bootID = sync.OnceValue(func() (id [16]byte) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return id

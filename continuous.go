@@ -17,7 +17,6 @@ type continuousKeeper struct {
 	sidecar *globalsfile.File
 	boot    [16]byte
 	clean   bool // the header on the disk says so
-	syncs   bool // the sync policy is not SyncNever
 	small   []byte
 	timer   *time.Timer
 	waiting bool // a sync by the timer is due
@@ -59,10 +58,10 @@ func (k *continuousKeeper) commit() error {
 	}
 	in.state.Seq = seq
 	k.sidecar.EndEvent(seq)
-	if k.syncs {
-		return k.syncByPolicy()
+	if in.opts.sync == SyncNever {
+		return nil
 	}
-	return nil
+	return k.syncByPolicy()
 }
 
 // syncByPolicy does what the sync policy asks for after an event.

@@ -519,21 +519,24 @@ func (a *ackCuts) check(m *machine, work string, want []digest) (int, error) {
 	return c.n, nil
 }
 
+// eachOperation is 1 to ops, or with -short a tenth of that.
+func eachOperation(ops int) []int {
+	every := 1
+	if testing.Short() {
+		every = 10
+	}
+	var ks []int
+	for k := 1; k <= ops; k += every {
+		ks = append(ks, k)
+	}
+	return ks
+}
+
 // TestKillAtEachOperationThenPowerCut lets a process die at each operation and another one go on from the
 // page cache. What that one acknowledges as durable must be so, also where it rests on what the
 // first one has written and never synced.
 func TestKillAtEachOperationThenPowerCut(t *testing.T) {
-	testWithCuts(t, func(ops int) []int {
-		every := 1
-		if testing.Short() {
-			every = 10
-		}
-		var ks []int
-		for k := 1; k <= ops; k += every {
-			ks = append(ks, k)
-		}
-		return ks
-	}, killAt)
+	testWithCuts(t, eachOperation, killAt)
 }
 
 // killAt makes the process die at the k-th operation.
@@ -546,17 +549,7 @@ func killAt(k int, r *faultRun, cuts *ackCuts) {
 // TestFailedSyncIsNeverTrusted fails each sync as Linux does: the pages are lost, and the kernel takes them
 // for clean, so that a later sync succeeds without writing them.
 func TestFailedSyncIsNeverTrusted(t *testing.T) {
-	testWithCuts(t, func(ops int) []int {
-		every := 1
-		if testing.Short() {
-			every = 10
-		}
-		var ks []int
-		for k := 1; k <= ops; k += every {
-			ks = append(ks, k)
-		}
-		return ks
-	}, func(k int, r *faultRun, cuts *ackCuts) {
+	testWithCuts(t, eachOperation, func(k int, r *faultRun, cuts *ackCuts) {
 		// The recorder fails the sync, and the injector, which is not armed, only counts.
 		r.inj = faultfs.NewInjector(0, faultfs.EIO, false)
 		r.fs = faultfs.Wrap(cuts.rec.FS(), r.inj.Layer)

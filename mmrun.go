@@ -99,12 +99,9 @@ func (in *Instance) Call(ctx context.Context, name string, params ...uint64) ([]
 	if err := in.usable(); err != nil {
 		return nil, err
 	}
-	f := in.lastFunction
-	if f == nil || f.name != name || f.params != len(params) {
-		var err error
-		if f, err = in.function(name, len(params)); err != nil {
-			return nil, err
-		}
+	f, err := in.function(name, len(params))
+	if err != nil {
+		return nil, err
 	}
 	if err := in.begin(); err != nil {
 		return nil, err

@@ -185,7 +185,7 @@ func (in *Instance) settleContinuous(sidecar *globalsfile.File, memory disk.File
 		if err != nil {
 			return in.fileError(err)
 		}
-		in.state.MemoryPages = max(in.state.MemoryPages, min(uint32(size/mmapmem.WasmPageSize), in.guest.maxPages()))
+		in.state.MemoryPages = tornPages(in.state.MemoryPages, size, in.guest.maxPages())
 		// A power cut may have kept the globals of a growth and lost the file's new length.
 		if want := int64(in.state.MemoryPages) * mmapmem.WasmPageSize; size < want {
 			if err := memory.Truncate(want); err != nil {
@@ -194,6 +194,11 @@ func (in *Instance) settleContinuous(sidecar *globalsfile.File, memory disk.File
 		}
 	}
 	return in.fitMemory(memory)
+}
+
+// tornPages is the size of a torn memory in wasm pages: as committed, or as an event that did not end has grown the file.
+func tornPages(committed uint32, fileSize int64, most uint32) uint32 {
+	return uint32(min(max(int64(committed), fileSize/mmapmem.WasmPageSize), int64(most)))
 }
 
 func (in *Instance) openContinuous(sidecar *globalsfile.File, memory disk.File, torn bool) error {
@@ -217,8 +222,7 @@ func (in *Instance) openContinuous(sidecar *globalsfile.File, memory disk.File, 
 		}
 	}
 	sidecar.EndEvent(in.state.Seq)
-	in.keeper = &continuousKeeper{in: in, memory: memory, sidecar: sidecar, boot: boot,
-		clean: sidecar.Header().Clean, syncs: in.opts.sync != SyncNever}
+	in.keeper = &continuousKeeper{in: in, memory: memory, sidecar: sidecar, boot: boot, clean: sidecar.Header().Clean}
 	return nil
 }
 

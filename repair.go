@@ -251,8 +251,7 @@ func (r *repair) settleMemory(s *globalsfile.State, syncFailed bool) error {
 	if err != nil {
 		return err
 	}
-	end := max(int64(s.MemoryPages), size/mmapmem.WasmPageSize)
-	s.MemoryPages = uint32(min(end, int64(r.state.maxPages())))
+	s.MemoryPages = tornPages(s.MemoryPages, size, r.state.maxPages())
 	if err := memory.Truncate(int64(s.MemoryPages) * mmapmem.WasmPageSize); err != nil {
 		return err
 	}

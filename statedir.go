@@ -58,7 +58,8 @@ func lockDir(dir string, boot [16]byte) (f *os.File, closed bool, err error) {
 		return nil, false, lockError(dir, f, err)
 	}
 	_, note, _ := strings.Cut(lockText(f), "\n")
-	closed = strings.TrimRight(note, "\n")+"\n" == closedNote(boot)
+	note, _, _ = strings.Cut(note, "\n")
+	closed = note == closedNote(boot)
 	if err := writeOwner(f); err != nil {
 		return nil, false, errors.Join(fmt.Errorf("state %s: lock: %w", dir, err), f.Close())
 	}
@@ -102,7 +103,7 @@ func lockText(f *os.File) string {
 
 // A state that was closed has nothing in the page cache that is not on the disk. Its owner notes that
 // in the lock file, with the boot of the machine, and the next one need not sync what it finds.
-func closedNote(boot [16]byte) string { return fmt.Sprintf("closed %x\n", boot) }
+func closedNote(boot [16]byte) string { return fmt.Sprintf("closed %x", boot) }
 
 // noteClosed is the last thing an owner does that has closed a state without an error.
 func noteClosed(f *os.File, boot [16]byte) {
@@ -110,7 +111,7 @@ func noteClosed(f *os.File, boot [16]byte) {
 		return // not known
 	}
 	// Without the note the next opening takes longer.
-	_, _ = f.WriteAt([]byte(closedNote(boot)), int64(len(ownerText())))
+	_, _ = f.WriteAt([]byte(closedNote(boot)+"\n"), int64(len(ownerText())))
 }
 
 func ownerText() string { return strconv.Itoa(os.Getpid()) + "\n" }

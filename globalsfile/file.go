@@ -124,8 +124,10 @@ func (f *File) open(synced bool) error {
 	f.event = (*eventPage)(f.mapping[eventOffset:])
 	f.header, f.headerCopy = in.header, in.headerCopy
 	f.write = in.slots[in.Newest].write
-	// A process killed in SetHeader, or damage, has left two different copies. The one that counts is on the disk.
-	f.header.encode(f.mapping[headersOffset+(1-f.headerCopy)*pageSize:])
+	if in.copiesDiffer {
+		// Left by a process killed in SetHeader, or by damage. The one that counts is on the disk.
+		f.header.encode(f.mapping[headersOffset+(1-f.headerCopy)*pageSize:])
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package globalsfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -106,9 +107,10 @@ func Inspect(path string) (*State, Report, error) {
 // inspection is what Open needs to go on from.
 type inspection struct {
 	Report
-	header     headerCopy
-	headerCopy int // the copy that counts
-	slots      [2]*slotContent
+	header       headerCopy
+	headerCopy   int // the copy that counts
+	copiesDiffer bool
+	slots        [2]*slotContent
 }
 
 // inspect reads and validates everything. It is the only reader of a file that is not yet trusted.
@@ -178,6 +180,7 @@ func (in *inspection) readHeader(front []byte) error {
 	if !found {
 		return fmt.Errorf("%w: both copies of the header are damaged: copy 0: %w; copy 1: %w", ErrCorrupt, in.HeaderErrs[0], in.HeaderErrs[1])
 	}
+	in.copiesDiffer = !bytes.Equal(front[headersOffset:][:headerLength], front[headersOffset+pageSize:][:headerLength])
 	in.Header = in.header.Header
 	in.SlotCapacity = in.header.capacity
 	return nil

@@ -4,8 +4,6 @@ package mmapmem
 
 import (
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"unsafe"
@@ -15,20 +13,23 @@ import (
 	"github.com/mmrun/mmrun/internal/disk"
 )
 
+// openPrivate opens a Private memory of at most maxWasmPages on a new file.
+func openPrivate(t *testing.T, maxWasmPages uint32) (disk.File, *Memory) {
+	t.Helper()
+	f := newFile(t, t.TempDir(), "memory")
+	m, err := Open(f, Private, maxWasmPages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return f, m
+}
+
 // The kernel hands out at most 512 regions at a time and then resumes by itself: none may be
 // missed, and none told twice.
 func TestTrackerNamesEachOfManyScatteredPagesOnce(t *testing.T) {
 	const wasmPages = 1024
-	f, err := disk.OS.OpenFile(filepath.Join(t.TempDir(), "memory"), os.O_RDWR|os.O_CREATE, 0o666)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	m, err := Open(f, Private, wasmPages)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
+	_, m := openPrivate(t, wasmPages)
 	if m.Allocate(0, 0).Reallocate(wasmPages*WasmPageSize) == nil {
 		t.Fatal(m.GrowError())
 	}
@@ -67,16 +68,7 @@ func TestTrackerNamesEachOfManyScatteredPagesOnce(t *testing.T) {
 // were read for the first time, nor those that were dropped, nor those that nobody has touched.
 func TestProtectedMemoryTellsWhatWasWritten(t *testing.T) {
 	const wasmPages = 64
-	f, err := disk.OS.OpenFile(filepath.Join(t.TempDir(), "memory"), os.O_RDWR|os.O_CREATE, 0o666)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	m, err := Open(f, Private, 2*wasmPages)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
+	f, m := openPrivate(t, 2*wasmPages)
 	scan, ok := m.tracker.(*scanTracker)
 	if !ok {
 		t.Skipf("this kernel has the tracker %s", m.tracker.name())
@@ -91,7 +83,7 @@ func TestProtectedMemoryTellsWhatWasWritten(t *testing.T) {
 		}
 	}
 	m.waste = 1 << 30 // the next commit protects
-	_, err = m.Changes()
+	_, err := m.Changes()
 	must(err)
 	m.Committed(1)
 	if scan.wp == nil {
@@ -166,16 +158,7 @@ func TestProtectedMemoryTellsWhatWasWritten(t *testing.T) {
 // Locked memory (mlockall) refuses to be dropped in the usual way. What is written to it afterwards must be found.
 func TestDroppedPagesOfLockedMemoryAreWatched(t *testing.T) {
 	const wasmPages, mlockOnFault = 16, 1
-	f, err := disk.OS.OpenFile(filepath.Join(t.TempDir(), "memory"), os.O_RDWR|os.O_CREATE, 0o666)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	m, err := Open(f, Private, wasmPages)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
+	_, m := openPrivate(t, wasmPages)
 	if m.Allocate(0, 0).Reallocate(wasmPages*WasmPageSize) == nil {
 		t.Fatal(m.GrowError())
 	}

@@ -317,21 +317,17 @@ func (m *Memory) Rollback(size uint64) error {
 
 // drop makes pages cold. Runs of neighbours cost one system call.
 func (m *Memory) drop(pages []uint32) error {
-	for i := 0; i < len(pages); {
-		j := i + 1
-		for j < len(pages) && pages[j] == pages[j-1]+1 {
-			j++
-		}
-		first, end := uint64(pages[i])*PageSize, uint64(pages[j-1]+1)*PageSize
+	runs := runsOf(pages)
+	for _, r := range runs {
+		first, end := uint64(r.first)*PageSize, uint64(r.end)*PageSize
 		stuck, err := dropRange(m.live[first:end], m.base[first:end])
 		m.stuck = m.stuck || stuck
 		if err != nil {
-			return fmt.Errorf("%s: drop pages %d to %d: %w", m.file.Name(), pages[i], pages[j-1], err)
+			return fmt.Errorf("%s: drop pages %d to %d: %w", m.file.Name(), r.first, r.end-1, err)
 		}
-		i = j
 	}
-	if p, ok := m.tracker.(protector); ok && len(pages) > 0 {
-		return p.dropped(pages)
+	if p, ok := m.tracker.(protector); ok {
+		return p.dropped(runs)
 	}
 	return nil
 }

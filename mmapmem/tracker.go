@@ -32,8 +32,24 @@ type protector interface {
 	protect(fn func(first, end uint32)) error
 	// avoidable is the time that private has taken because nothing is protected yet.
 	avoidable() time.Duration
-	// dropped is called when private pages, ascending, have become those of the file again.
-	dropped(pages []uint32) error
+	// dropped is called when runs of private pages, ascending, have become those of the file again.
+	dropped(runs []run) error
+}
+
+// run is pages first to end-1.
+type run struct{ first, end uint32 }
+
+// runsOf groups pages, which ascend, with their neighbours.
+func runsOf(pages []uint32) []run {
+	var runs []run
+	for _, p := range pages {
+		if n := len(runs); n > 0 && runs[n-1].end == p {
+			runs[n-1].end++
+		} else {
+			runs = append(runs, run{p, p + 1})
+		}
+	}
+	return runs
 }
 
 // forceTracker, if not empty, is the only tracker that newTracker may choose. For tests.

@@ -65,9 +65,6 @@ type scanTracker struct {
 	idle    int              // scans that found nothing since then
 }
 
-// run is pages first to end-1.
-type run struct{ first, end uint32 }
-
 // A query is what scan asks for.
 type query struct{ flags, inverted, mask, anyof, ret uint64 }
 
@@ -314,21 +311,13 @@ func kernelSince(major, minor int) bool {
 func (t *scanTracker) avoidable() time.Duration { return t.spent }
 
 // dropped implements protector.
-func (t *scanTracker) dropped(pages []uint32) error {
-	if !t.marks {
+func (t *scanTracker) dropped(runs []run) error {
+	if !t.marks || len(runs) == 0 {
 		return nil
-	}
-	var runs []run
-	for _, p := range pages {
-		if n := len(runs); n > 0 && runs[n-1].end == p {
-			runs[n-1].end++
-		} else {
-			runs = append(runs, run{p, p + 1})
-		}
 	}
 	if len(runs) > mostCold+len(t.m.hot) {
 		// At once, with the hot pages in between: they are compared all the same.
-		return t.mark(run{pages[0], pages[len(pages)-1] + 1})
+		runs = []run{{runs[0].first, runs[len(runs)-1].end}}
 	}
 	for _, r := range runs {
 		if err := t.mark(r); err != nil {
