@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/mmrun/mmrun/internal/disk"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/rewriter"
 )
@@ -168,10 +169,10 @@ func listFiles(dir string) ([]FileReport, error) {
 func (r *Report) look() (*stateView, error) {
 	const attempts = 50
 	for i := 0; ; i++ {
-		v, err := readState(r.Dir, nil)
+		v, err := readState(disk.OS, r.Dir, nil)
 		steady := err == nil && v.problem() == nil
 		if steady && r.InUse {
-			after, err := readState(r.Dir, nil)
+			after, err := readState(disk.OS, r.Dir, nil)
 			steady = err == nil && after.slot.Seq == v.slot.Seq
 		}
 		if steady || !r.InUse || i == attempts {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -38,6 +39,11 @@ var errNeedsForce = errors.New("no intact commit is left: with force it is taken
 // and changes nothing, unless force is given: then what is there is taken as it is, and the
 // report says what is doubtful. A module that is missing or wrong can only be put back by hand.
 func Repair(dir string, force bool) (*RepairReport, error) {
+	return repairOn(disk.OS, bootID(), dir, force)
+}
+
+// repairOn is Repair on a file system and in a boot of the machine.
+func repairOn(fsys disk.FS, boot [16]byte, dir string, force bool) (*RepairReport, error) {
 	dir = filepath.Clean(dir)
 	if exists, err := stateExists(dir); err != nil {
 		return nil, err
@@ -49,8 +55,7 @@ func Repair(dir string, force bool) (*RepairReport, error) {
 		return nil, err
 	}
 	defer lock.Close()
-	r := &repair{verification: verification{report: &VerifyReport{Dir: dir}, named: make(map[uint32]bool)}, force: force}
-	r.out = &RepairReport{Dir: dir}
+	r := &repair{verification: newVerification(fsys, boot, dir), force: force, out: &RepairReport{Dir: dir}}
 	if err := r.do(); err != nil {
 		return r.out, err
 	}
@@ -58,7 +63,7 @@ func Repair(dir string, force bool) (*RepairReport, error) {
 }
 
 type repair struct {
-	verification
+	*verification
 	force bool
 	out   *RepairReport
 }
@@ -85,14 +90,23 @@ func (r *repair) do() error {
 		return asKind(ErrCorrupt, fmt.Errorf("state %s: cannot be repaired before its module is back in place: %w",
 			r.out.Dir, r.state.moduleErr))
 	}
+	// A journal that could not be read, or that a newer program has written, is not a damaged one: there may be
+	// commits in it.
+	if err := r.state.journalErr; err != nil && !errors.Is(err, ErrCorrupt) {
+		return err
+	}
 	if err := r.judge(); err != nil {
 		return err
 	}
-	backup, err := backUp(r.out.Dir)
+	backup, err := r.backUp()
 	if err != nil {
 		return fmt.Errorf("state %s: keep the damaged files: %w", r.out.Dir, err)
 	}
 	r.out.Backup = backup
+	// That of the backup as well, which lies beside the state.
+	if err := syncNames(r.fs, r.out.Dir); err != nil {
+		return fmt.Errorf("state %s: %w", r.out.Dir, err)
+	}
 	if Mode(r.state.sidecar.Header.Mode) == Continuous {
 		err = r.repairContinuous()
 	} else {
@@ -118,7 +132,7 @@ func (r *repair) judge() error {
 	if v.journalErr != nil || v.recovery.Torn {
 		r.out.Lost = append(r.out.Lost, fmt.Sprintf("all commits after %d", v.state.Seq))
 	}
-	switch err := v.sidecar.Check(bootID()); {
+	switch err := v.sidecar.Check(r.boot); {
 	case errors.Is(err, globalsfile.ErrTorn):
 		if err := doubtful(ErrTorn, "memory and globals may not belong together: %v", err); err != nil {
 			return err
@@ -145,7 +159,7 @@ func (r *repair) repairAtomic() (err error) {
 	dir := r.out.Dir
 	var files closers
 	defer func() { err = errors.Join(err, files.close()) }()
-	sidecar, err := globalsfile.Open(disk.OS, filepath.Join(dir, globalsName))
+	sidecar, err := globalsfile.Open(r.fs, filepath.Join(dir, globalsName))
 	if err != nil {
 		return err
 	}
@@ -154,7 +168,7 @@ func (r *repair) repairAtomic() (err error) {
 	end := int64(r.state.state.MemoryPages) * mmapmem.WasmPageSize
 	if r.state.info.Memory != nil {
 		open := func(name string) (disk.File, error) {
-			f, err := disk.OS.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, filePerm)
+			f, err := r.fs.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, filePerm)
 			if err == nil {
 				files.add(f.Close)
 			}
@@ -176,6 +190,10 @@ func (r *repair) repairAtomic() (err error) {
 			fo.patcher.Lenient()
 		}
 	}
+	// The write-ahead rule: what the journal holds may be in the page cache only.
+	if err := r.syncJournal(); err != nil {
+		return err
+	}
 	if r.state.journal != nil {
 		// The error, if there is one, is the damage: what came before it has been applied.
 		from := fo.state.Seq
@@ -195,12 +213,33 @@ func (r *repair) repairAtomic() (err error) {
 		}
 	}
 	// The journal comes last: until then a repair that is cut off can be run again.
-	j, err := journal.Create(disk.OS, dir, r.segmentSize(), fo.state.Seq)
+	j, err := journal.Create(r.fs, dir, r.segmentSize(), fo.state.Seq)
 	if err != nil {
 		return err
 	}
 	r.out.Seq = fo.state.Seq
 	return j.Close()
+}
+
+// syncJournal puts the journal's files on the disk as they are. They are written again before, since after a sync that
+// failed the kernel takes pages for clean that are not on the disk.
+func (r *repair) syncJournal() error {
+	for _, name := range journalNames {
+		f, err := r.fs.OpenFile(filepath.Join(r.out.Dir, name), os.O_RDWR, filePerm)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			if err = rewriteFile(f); err == nil {
+				err = f.Sync()
+			}
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // segmentSize is the size of the journal's segments, as far as it can still be seen.
@@ -215,7 +254,7 @@ func (r *repair) segmentSize() int64 {
 
 // repairContinuous accepts a torn state.
 func (r *repair) repairContinuous() error {
-	sidecar, err := globalsfile.Open(disk.OS, filepath.Join(r.out.Dir, globalsName))
+	sidecar, err := globalsfile.Open(r.fs, filepath.Join(r.out.Dir, globalsName))
 	if err != nil {
 		return err
 	}
@@ -233,7 +272,7 @@ func (r *repair) repairContinuous() error {
 		err = sidecar.Sync()
 	}
 	if err == nil {
-		err = sidecar.SetClean(true, bootID())
+		err = sidecar.SetClean(true, r.boot)
 	}
 	r.out.Seq = s.Seq
 	return errors.Join(err, sidecar.Close())
@@ -242,7 +281,7 @@ func (r *repair) repairContinuous() error {
 // settleMemory makes the memory file as long as what is in it, and puts it on the disk: the header is about to say that
 // it is there.
 func (r *repair) settleMemory(s *globalsfile.State, syncFailed bool) error {
-	memory, err := disk.OS.OpenFile(filepath.Join(r.out.Dir, memoryName), os.O_RDWR, filePerm)
+	memory, err := r.fs.OpenFile(filepath.Join(r.out.Dir, memoryName), os.O_RDWR, filePerm)
 	if err != nil {
 		return err
 	}
@@ -263,12 +302,13 @@ func (r *repair) settleMemory(s *globalsfile.State, syncFailed bool) error {
 	return memory.Sync()
 }
 
-// backUp copies the files of a state into a new directory beside it, holes as holes.
-func backUp(dir string) (string, error) {
+// backUp copies the files of a state into a new directory beside it, holes as holes, and puts the copies on the disk: they
+// are all that is left of the state as it was, once the first of its files changes.
+func (r *repair) backUp() (string, error) {
 	var backup string
 	for n := 1; ; n++ {
-		backup = dir + ".damaged-" + strconv.Itoa(n)
-		err := os.Mkdir(backup, dirPerm)
+		backup = r.out.Dir + ".damaged-" + strconv.Itoa(n)
+		err := r.fs.Mkdir(backup, dirPerm)
 		if err == nil {
 			break
 		}
@@ -276,36 +316,43 @@ func backUp(dir string) (string, error) {
 			return "", err
 		}
 	}
-	entries, err := os.ReadDir(dir)
+	if err := r.backUpTo(backup); err != nil {
+		return "", errors.Join(err, os.RemoveAll(backup))
+	}
+	return backup, nil
+}
+
+func (r *repair) backUpTo(backup string) error {
+	entries, err := os.ReadDir(r.out.Dir)
 	if err != nil {
-		return "", err
+		return err
 	}
 	for _, e := range entries {
 		if e.Name() == lockName || !e.Type().IsRegular() {
 			continue
 		}
-		if err := copySparse(filepath.Join(backup, e.Name()), filepath.Join(dir, e.Name())); err != nil {
-			return "", err
+		if err := copySparse(r.fs, filepath.Join(backup, e.Name()), filepath.Join(r.out.Dir, e.Name())); err != nil {
+			return err
 		}
 	}
-	return backup, errors.Join(disk.OS.SyncDir(backup), disk.OS.SyncDir(filepath.Dir(backup)))
+	return r.fs.SyncDir(backup)
 }
 
 // copySparse copies a file and leaves out runs of zeros.
-func copySparse(to, from string) (err error) {
-	src, err := os.Open(from)
+func copySparse(fsys disk.FS, to, from string) (err error) {
+	src, err := fsys.OpenFile(from, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, filePerm)
+	dst, err := fsys.OpenFile(to, os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, dst.Close()) }()
 	buf, zeros := make([]byte, mmapmem.WasmPageSize), make([]byte, mmapmem.WasmPageSize)
 	for offset := int64(0); ; {
-		n, err := io.ReadFull(src, buf)
+		n, err := src.ReadAt(buf, offset)
 		if n > 0 && !bytes.Equal(buf[:n], zeros[:n]) {
 			if _, err := dst.WriteAt(buf[:n], offset); err != nil {
 				return err
@@ -313,7 +360,7 @@ func copySparse(to, from string) (err error) {
 		}
 		offset += int64(n)
 		switch {
-		case err == io.EOF, errors.Is(err, io.ErrUnexpectedEOF):
+		case err == io.EOF:
 			if err := dst.Truncate(offset); err != nil {
 				return err
 			}

@@ -39,14 +39,14 @@ type stateView struct {
 func (v *stateView) problem() error { return cmp.Or(v.moduleErr, v.journalErr) }
 
 // readState reads sidecar, module and journal. An error means that there is no small state to show.
-func readState(dir string, record func(journal.Record)) (*stateView, error) {
+func readState(fsys disk.FS, dir string, record func(journal.Record)) (*stateView, error) {
 	v := &stateView{dir: dir, record: record}
 	place := &Instance{dir: dir} // for messages
 	// The journal is read first: what a checkpoint puts into the slot meanwhile is in the journal
 	// as well, the other way round it might be missing from both.
-	view, journalErr := journal.Inspect(disk.OS, dir)
+	view, journalErr := journal.Inspect(fsys, dir)
 	var err error
-	v.slot, v.sidecar, err = globalsfile.Inspect(filepath.Join(dir, globalsName))
+	v.slot, v.sidecar, err = globalsfile.Inspect(fsys, filepath.Join(dir, globalsName))
 	if err != nil {
 		return v, place.fileError(err)
 	}

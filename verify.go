@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/mmrun/mmrun/internal/disk"
 	"github.com/mmrun/mmrun/journal"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/rewriter"
@@ -50,6 +51,11 @@ func (c *Check) problem(format string, args ...any) {
 // state is in use (ErrLocked), or that it could not be read. While Verify runs, nobody can open
 // the state.
 func Verify(dir string) (*VerifyReport, error) {
+	return verifyOn(disk.OS, bootID(), dir)
+}
+
+// verifyOn is Verify on a file system and in a boot of the machine.
+func verifyOn(fsys disk.FS, boot [16]byte, dir string) (*VerifyReport, error) {
 	dir = filepath.Clean(dir)
 	if exists, err := stateExists(dir); err != nil {
 		return nil, err
@@ -61,7 +67,7 @@ func Verify(dir string) (*VerifyReport, error) {
 		return nil, err
 	}
 	defer release()
-	v := &verification{report: &VerifyReport{Dir: dir}, named: make(map[uint32]bool)}
+	v := newVerification(fsys, boot, dir)
 	if err := v.run(); err != nil {
 		return nil, fmt.Errorf("state %s: %w", dir, err)
 	}
@@ -87,6 +93,8 @@ func keepOut(dir string) (release func(), err error) {
 }
 
 type verification struct {
+	fs     disk.FS
+	boot   [16]byte // the present one of the machine
 	report *VerifyReport
 	state  *stateView
 	named  map[uint32]bool // pages that the journal brings forward, by index
@@ -94,8 +102,12 @@ type verification struct {
 	suspects map[uint32]*mmapmem.Suspect
 }
 
+func newVerification(fsys disk.FS, boot [16]byte, dir string) *verification {
+	return &verification{fs: fsys, boot: boot, report: &VerifyReport{Dir: dir}, named: make(map[uint32]bool)}
+}
+
 func (v *verification) run() error {
-	state, err := readState(v.report.Dir, v.nameRecord)
+	state, err := readState(v.fs, v.report.Dir, v.nameRecord)
 	if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrTorn) && !errors.Is(err, ErrUnsupported) {
 		return err
 	}
@@ -112,6 +124,10 @@ func (v *verification) run() error {
 		v.checkJournal()
 	}
 	return v.checkMemory()
+}
+
+func (v *verification) open(name string) (disk.File, error) {
+	return v.fs.OpenFile(filepath.Join(v.report.Dir, name), os.O_RDONLY, 0)
 }
 
 func (v *verification) add(name string) *Check {
@@ -137,7 +153,7 @@ func (v *verification) checkGlobals(err error) {
 		return
 	}
 	c.Detail = fmt.Sprintf("%d bytes, slot %d counts: commit %d", s.Size, s.Newest, s.Slots[s.Newest].Seq)
-	if err := s.Check(bootID()); err != nil {
+	if err := s.Check(v.boot); err != nil {
 		c.problem("%v", err)
 	}
 }
@@ -231,7 +247,7 @@ func (v *verification) checkMemory() error {
 		return nil
 	}
 	c := v.add("memory")
-	memory, err := os.Open(filepath.Join(v.report.Dir, memoryName))
+	memory, err := v.open(memoryName)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if !v.state.fits && want == 0 {
@@ -243,13 +259,13 @@ func (v *verification) checkMemory() error {
 		return err
 	}
 	defer memory.Close()
-	info, err := memory.Stat()
+	size, err := memory.Size()
 	if err != nil {
 		return err
 	}
 	c.Detail = fmt.Sprintf("%d bytes", want)
-	if info.Size() < want {
-		c.problem("%s has %d bytes, %d were committed", memoryName, info.Size(), want)
+	if size < want {
+		c.problem("%s has %d bytes, %d were committed", memoryName, size, want)
 		return nil
 	}
 	if Mode(v.state.sidecar.Header.Mode) != Atomic {
@@ -261,9 +277,9 @@ func (v *verification) checkMemory() error {
 }
 
 // checkSums holds each page that the journal does not bring forward against its checksum.
-func (v *verification) checkSums(memory *os.File, size uint64) error {
+func (v *verification) checkSums(memory disk.File, size uint64) error {
 	c := v.add("page sums")
-	sums, err := os.Open(filepath.Join(v.report.Dir, sumsName))
+	sums, err := v.open(sumsName)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		c.problem("%s is missing", sumsName)

@@ -33,14 +33,14 @@ func Example() {
 	f.StoreGlobals(0, []globalsfile.Value{{Type: 0x7f, Lo: 42}})
 	f.EndEvent(1)
 
-	s, report, err := globalsfile.Inspect(path)
+	s, report, err := globalsfile.Inspect(disk.OS, path)
 	if err != nil {
 		panic(err)
 	}
 	fmt.Println(s.Seq, s.Globals[0].Lo, report.Check(boot))
 
 	f.BeginEvent(2)
-	_, report, err = globalsfile.Inspect(path)
+	_, report, err = globalsfile.Inspect(disk.OS, path)
 	if err != nil {
 		panic(err)
 	}

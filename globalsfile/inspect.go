@@ -87,8 +87,8 @@ func (r Report) Check(boot [16]byte) error {
 // Inspect reads the file at path without mapping, locking or changing it; permission to read is
 // enough. If another process is writing the file, a slot may be seen half written; the report then
 // calls it damaged and the other one counts. Errors are those of [Open].
-func Inspect(path string) (*State, Report, error) {
-	f, err := disk.OS.OpenFile(path, os.O_RDONLY, 0)
+func Inspect(fsys disk.FS, path string) (*State, Report, error) {
+	f, err := fsys.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, Report{Newest: -1}, err
 	}

@@ -162,7 +162,7 @@ func TestFileOnDisk(t *testing.T) {
 		if got := must[*State](t)(f.Read()); !equal(*got, want) {
 			t.Fatalf("read %+v, want %+v", got, want)
 		}
-		inspected, r, err := Inspect(path)
+		inspected, r, err := Inspect(disk.OS, path)
 		if err != nil || !equal(*inspected, want) || r.Header != f.Header() {
 			t.Fatalf("inspected %+v %+v %v", inspected, r, err)
 		}
@@ -218,13 +218,13 @@ func TestInspectNeedsReadPermissionOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := must[os.FileInfo](t)(os.Stat(path))
-	if s, _, err := Inspect(path); err != nil || s.Seq != 1 {
+	if s, _, err := Inspect(disk.OS, path); err != nil || s.Seq != 1 {
 		t.Fatal(s, err)
 	}
 	if after := must[os.FileInfo](t)(os.Stat(path)); after.ModTime() != before.ModTime() {
 		t.Fatal("Inspect changed the file")
 	}
-	if _, _, err := Inspect(path + ".none"); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := Inspect(disk.OS, path+".none"); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 }

@@ -3,6 +3,7 @@ package mmapmem
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 
 	"github.com/mmrun/mmrun/internal/disk"
@@ -125,8 +126,9 @@ func (p *Patcher) acquit(index uint32, page *[PageSize]byte, whole bool) {
 // Flush writes what has been noted to the file, in the order of addresses. The error wraps ErrSum
 // if a page was damaged before; nothing is written over it then.
 func (p *Patcher) Flush() error {
-	for index := range p.suspects {
-		return fmt.Errorf("%s: page %d: %w", p.file.Name(), index, ErrSum)
+	if len(p.suspects) > 0 {
+		pages := slices.Sorted(maps.Keys(p.suspects))
+		return fmt.Errorf("%s: %d of %d pages to be changed, the first of them page %d: %w", p.file.Name(), len(pages), len(p.pages), pages[0], ErrSum)
 	}
 	return p.write()
 }

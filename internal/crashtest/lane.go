@@ -155,10 +155,36 @@ func (l *Lane) Round(p Plan) (Outcome, error) {
 		return out, err
 	}
 	l.Totals.Kills++
-	if err := l.follow(out); err != nil {
-		return out, err
+	err = l.follow(out)
+	if err == nil {
+		err = l.check(out)
 	}
-	return out, l.check(out)
+	if err != nil {
+		err = errors.Join(err, l.keep())
+	}
+	return out, err
+}
+
+// keep puts the state that broke a promise, as the child has left it, where it outlives the test.
+func (l *Lane) keep() error {
+	if !l.created {
+		return nil
+	}
+	dir, err := os.MkdirTemp("", "mmrun-crash-")
+	if err != nil {
+		return err
+	}
+	kept := filepath.Join(dir, filepath.Base(l.Child.Dir))
+	if err := CopyState(kept, l.Child.Dir); err != nil {
+		return err
+	}
+	again := "is sound"
+	if report, err := mmrun.Verify(kept); err != nil {
+		again = fmt.Sprintf("cannot be verified: %v", err)
+	} else if !report.Sound {
+		again = fmt.Sprintf("is not sound: %+v", report.Checks)
+	}
+	return fmt.Errorf("the state as it was found is kept in %s; this copy of it %s", kept, again)
 }
 
 // follow lets the twin do what the child has acknowledged.
