@@ -1,9 +1,10 @@
 package mmapmem
 
 import (
+	"cmp"
 	"fmt"
 	"io"
-	"maps"
+	"math"
 	"slices"
 
 	"github.com/mmrun/mmrun/internal/disk"
@@ -30,23 +31,33 @@ const patchRun = 16
 type Patcher struct {
 	file  disk.File
 	sums  *Sums // nil: none are kept
-	pages map[uint32]*[PageSize]byte
-	free  []*[PageSize]byte
+	pages map[uint32]*patchedPage
+	free  []*patchedPage
+	order []*patchedPage // what write writes
 	run   []byte
 
-	lenient bool
-	// suspects are pages in the map above that were read without their checksum and have not come
-	// to it yet: page index -> the sum noted.
-	suspects map[uint32]uint32
+	lenient  bool
+	suspects int // pages under suspicion
 
 	// Pages and Bytes count what was written to the file.
 	Pages, Bytes int64
 }
 
+type patchedPage struct {
+	index uint32
+	data  *[PageSize]byte
+	// suspect: it was read without its checksum, noted, and has not come to it yet.
+	suspect bool
+	noted   uint32
+	// sum is the checksum of data while patches, the number of small ones that it has been brought forward by, is not negative.
+	sum     uint32
+	patches int
+}
+
 // NewPatcher returns a Patcher for the file, which must be as long as the memory is after the
 // patch. sums may be nil.
 func NewPatcher(file disk.File, sums *Sums) *Patcher {
-	return &Patcher{file: file, sums: sums, pages: make(map[uint32]*[PageSize]byte), suspects: make(map[uint32]uint32)}
+	return &Patcher{file: file, sums: sums, pages: make(map[uint32]*patchedPage)}
 }
 
 // Lenient makes the Patcher take pages as they are, whatever their checksums: for a repair.
@@ -58,14 +69,15 @@ func (p *Patcher) Patch(offset uint64, data []byte) error {
 	for len(data) > 0 {
 		at := offset % PageSize
 		n := min(uint64(len(data)), PageSize-at)
-		index := uint32(offset / PageSize)
-		page, err := p.page(index, n == PageSize)
+		page, err := p.page(uint32(offset/PageSize), n == PageSize)
 		if err != nil {
 			return err
 		}
-		copy(page[at:], data[:n])
-		if len(p.suspects) > 0 {
-			p.acquit(index, page, n == PageSize)
+		page.patch(int(at), data[:n])
+		// It is beyond suspicion when it has come to its checksum, or when nothing is left of its old bytes.
+		if page.suspect && (n == PageSize || page.checksum() == page.noted) {
+			page.suspect = false
+			p.suspects--
 		}
 		offset += n
 		data = data[n:]
@@ -73,29 +85,46 @@ func (p *Patcher) Patch(offset uint64, data []byte) error {
 	return nil
 }
 
+// A sum is brought forward by up to sumPatches patches of up to sumPatch bytes. To compute it anew costs half a microsecond when
+// the page is not in the cache any more, and that is when the sums are needed (BenchmarkFold).
+const sumPatches, sumPatch = 6, 64
+
+func (page *patchedPage) patch(at int, data []byte) {
+	if page.patches >= 0 && page.patches < sumPatches && len(data) <= sumPatch {
+		page.sum ^= sumChange(page.data, at, data)
+		page.patches++
+	} else {
+		page.patches = -1
+	}
+	copy(page.data[at:], data)
+}
+
+func (page *patchedPage) checksum() uint32 {
+	if page.patches < 0 {
+		page.sum, page.patches = pageSum(page.data[:]), 0
+	}
+	return page.sum
+}
+
 // page returns the image of a page, reading it from the file unless all of it will be replaced.
-func (p *Patcher) page(index uint32, whole bool) (*[PageSize]byte, error) {
+func (p *Patcher) page(index uint32, whole bool) (*patchedPage, error) {
 	if page, ok := p.pages[index]; ok {
 		return page, nil
 	}
-	if len(p.pages)-len(p.suspects) >= patchPages {
+	if len(p.pages)-p.suspects >= patchPages {
 		if err := p.write(); err != nil {
 			return nil, err
 		}
 	}
-	var page *[PageSize]byte
+	var page *patchedPage
 	if n := len(p.free); n > 0 {
 		page, p.free = p.free[n-1], p.free[:n-1]
 	} else {
-		page = new([PageSize]byte)
+		page = &patchedPage{data: new([PageSize]byte)}
 	}
+	page.index, page.patches = index, -1
 	if !whole {
-		n, err := p.file.ReadAt(page[:], int64(index)*PageSize)
-		if err != nil && err != io.EOF {
-			return nil, fmt.Errorf("read page %d: %w", index, err)
-		}
-		clear(page[n:])
-		if err := p.suspect(index, page); err != nil {
+		if err := p.read(page); err != nil {
 			return nil, err
 		}
 	}
@@ -103,51 +132,55 @@ func (p *Patcher) page(index uint32, whole bool) (*[PageSize]byte, error) {
 	return page, nil
 }
 
-// suspect notes a page that does not have its checksum.
-func (p *Patcher) suspect(index uint32, page *[PageSize]byte) error {
+// read reads a page from the file and holds it against its checksum.
+func (p *Patcher) read(page *patchedPage) error {
+	n, err := p.file.ReadAt(page.data[:], int64(page.index)*PageSize)
+	if err != nil && err != io.EOF {
+		return fmt.Errorf("read page %d: %w", page.index, err)
+	}
+	clear(page.data[n:])
 	if p.sums == nil || p.lenient {
 		return nil
 	}
-	noted, err := p.sums.at(index)
-	if err == nil && noted != pageSum(page[:]) {
-		p.suspects[index] = noted
+	if page.noted, err = p.sums.at(page.index); err != nil {
+		return err
 	}
-	return err
-}
-
-// acquit clears a page that has come to its checksum, or whose old bytes do not matter any more.
-func (p *Patcher) acquit(index uint32, page *[PageSize]byte, whole bool) {
-	noted, ok := p.suspects[index]
-	if ok && (whole || pageSum(page[:]) == noted) {
-		delete(p.suspects, index)
+	if page.suspect = page.noted != page.checksum(); page.suspect {
+		p.suspects++
 	}
+	return nil
 }
 
 // Flush writes what has been noted to the file, in the order of addresses. The error wraps ErrSum
 // if a page was damaged before; nothing is written over it then.
 func (p *Patcher) Flush() error {
-	if len(p.suspects) > 0 {
-		pages := slices.Sorted(maps.Keys(p.suspects))
-		return fmt.Errorf("%s: %d of %d pages to be changed, the first of them page %d: %w", p.file.Name(), len(pages), len(p.pages), pages[0], ErrSum)
+	if p.suspects > 0 {
+		first := uint32(math.MaxUint32)
+		for _, page := range p.pages {
+			if page.suspect {
+				first = min(first, page.index)
+			}
+		}
+		return fmt.Errorf("%s: %d of %d pages to be changed, the first of them page %d: %w", p.file.Name(), p.suspects, len(p.pages), first, ErrSum)
 	}
 	return p.write()
 }
 
 // write writes all pages that are beyond suspicion.
 func (p *Patcher) write() error {
-	indexes := make([]uint32, 0, len(p.pages))
-	for i := range p.pages {
-		if _, suspect := p.suspects[i]; !suspect {
-			indexes = append(indexes, i)
+	p.order = p.order[:0]
+	for _, page := range p.pages {
+		if !page.suspect {
+			p.order = append(p.order, page)
 		}
 	}
-	if len(indexes) == 0 {
+	if len(p.order) == 0 {
 		return nil
 	}
-	slices.Sort(indexes)
+	slices.SortFunc(p.order, func(a, b *patchedPage) int { return cmp.Compare(a.index, b.index) })
 	if p.sums != nil {
-		for _, i := range indexes {
-			if err := p.sums.set(i, p.pages[i][:]); err != nil {
+		for _, page := range p.order {
+			if err := p.sums.set(page.index, page.checksum()); err != nil {
 				return err
 			}
 		}
@@ -157,23 +190,23 @@ func (p *Patcher) write() error {
 			return err
 		}
 	}
-	for i := 0; i < len(indexes); {
-		j := i
+	for rest := p.order; len(rest) > 0; {
 		p.run = p.run[:0]
-		for j < len(indexes) && j-i < patchRun && indexes[j] == indexes[i]+uint32(j-i) {
-			p.run = append(p.run, p.pages[indexes[j]][:]...)
-			j++
+		n := 0
+		for n < min(len(rest), patchRun) && rest[n].index == rest[0].index+uint32(n) {
+			p.run = append(p.run, rest[n].data[:]...)
+			n++
 		}
-		if _, err := p.file.WriteAt(p.run, int64(indexes[i])*PageSize); err != nil {
+		if _, err := p.file.WriteAt(p.run, int64(rest[0].index)*PageSize); err != nil {
 			return err
 		}
-		p.Pages += int64(j - i)
+		p.Pages += int64(n)
 		p.Bytes += int64(len(p.run))
-		i = j
+		rest = rest[n:]
 	}
-	for _, i := range indexes {
-		p.free = append(p.free, p.pages[i])
-		delete(p.pages, i)
+	for _, page := range p.order {
+		delete(p.pages, page.index)
 	}
+	p.free = append(p.free, p.order...)
 	return nil
 }

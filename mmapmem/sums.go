@@ -1,11 +1,13 @@
 package mmapmem
 
 import (
+	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 
 	"github.com/mmrun/mmrun/internal/disk"
 )
@@ -39,6 +41,47 @@ var (
 )
 
 func pageSum(page []byte) uint32 { return crc32.Checksum(page, castagnoli) ^ zeroSum }
+
+// sumChange is what a page's sum is to be exclusive-ored with when the bytes at offset become data, sumPatch bytes at most.
+//
+// Without its start value and its last inversion a CRC is linear: that of two strings, exclusive or, is the exclusive or of their
+// CRCs. So what changes is the CRC of old and new data, exclusive or, with zeros in front, which leave a CRC of 0 as it is, and
+// zeros behind.
+func sumChange(page *[PageSize]byte, offset int, data []byte) uint32 {
+	var difference [sumPatch]byte
+	n := subtle.XORBytes(difference[:], data, page[offset:])
+	// Start value and result are inverted by the library.
+	crc := ^crc32.Update(^uint32(0), castagnoli, difference[:n])
+	return times(crc, zerosBehind()[PageSize-offset-n])
+}
+
+// A CRC is a polynomial over GF(2) modulo the Castagnoli polynomial, with the coefficient of x^0 in the highest bit. A zero byte
+// behind multiplies it by x^8.
+const one = 1 << 31
+
+func timesX(a uint32) uint32 { return a>>1 ^ crc32.Castagnoli&-(a&1) }
+
+// times multiplies two of these polynomials.
+func times(a, b uint32) (product uint32) {
+	for ; b != 0; b <<= 1 {
+		product ^= a & -(b >> 31)
+		a = timesX(a)
+	}
+	return product
+}
+
+// zerosBehind is x^8n for so many zero bytes n as a page can have.
+var zerosBehind = sync.OnceValue(func() *[PageSize + 1]uint32 {
+	var powers [PageSize + 1]uint32
+	power := uint32(one)
+	for i := range powers {
+		powers[i] = power
+		for range 8 {
+			power = timesX(power)
+		}
+	}
+	return &powers
+})
 
 // NewSums uses f, which may be empty. The caller keeps it open and closes it.
 func NewSums(f disk.File) *Sums { return &Sums{file: f} }
@@ -79,25 +122,24 @@ func (s *Sums) Build(memory io.ReaderAt, size uint64) error {
 		if err := readZeroPadded(memory, run[:n], int64(at)); err != nil {
 			return err
 		}
-		if err := s.set(uint32(at/PageSize), run[:n]); err != nil {
-			return err
+		for i := uint64(0); i < n; i += PageSize {
+			if err := s.set(uint32((at+i)/PageSize), pageSum(run[i:i+PageSize])); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// set notes the sums of the pages in run, the first of which has the index first.
-func (s *Sums) set(first uint32, run []byte) error {
-	end := (int64(first) + int64(len(run)/PageSize)) * sumSize
-	if int64(len(s.mapped)) < end {
-		if err := s.grow(end); err != nil {
+// set notes the sum of a page.
+func (s *Sums) set(page, sum uint32) error {
+	at := int64(page) * sumSize
+	if int64(len(s.mapped)) < at+sumSize {
+		if err := s.grow(at + sumSize); err != nil {
 			return err
 		}
 	}
-	for at := int(first) * sumSize; len(run) > 0; at += sumSize {
-		binary.LittleEndian.PutUint32(s.mapped[at:], pageSum(run[:PageSize]))
-		run = run[PageSize:]
-	}
+	binary.LittleEndian.PutUint32(s.mapped[at:], sum)
 	return nil
 }
 
