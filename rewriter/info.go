@@ -131,6 +131,24 @@ func (k SegmentKind) String() string {
 	return fmt.Sprintf("SegmentKind(%d)", byte(k))
 }
 
+// MarshalText and UnmarshalText make String's words of it in JSON.
+func (k SegmentKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+func (k *SegmentKind) UnmarshalText(text []byte) error {
+	return unmarshalText(k, text, DataSegment, ElemSegment)
+}
+
+// unmarshalText sets v to the one of known that has this name.
+func unmarshalText[T fmt.Stringer](v *T, text []byte, known ...T) error {
+	for _, k := range known {
+		if k.String() == string(text) {
+			*v = k
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is none of %v", text, known)
+}
+
 // ValType is the type of a value, with the numbers of the binary format. References to functions of one signature
 // are FuncRef here.
 type ValType byte
@@ -169,4 +187,11 @@ func (t ValType) String() string {
 		return "exnref"
 	}
 	return fmt.Sprintf("ValType(%#x)", byte(t))
+}
+
+// MarshalText and UnmarshalText make String's words of it in JSON.
+func (t ValType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+func (t *ValType) UnmarshalText(text []byte) error {
+	return unmarshalText(t, text, I32, I64, F32, F64, V128, FuncRef, ExternRef, ExnRef)
 }

@@ -15,7 +15,7 @@ import (
 // the rewrite would have removed.
 const (
 	markerName    = "mmrun"
-	markerVersion = 1
+	markerVersion = 2
 )
 
 // marker is the content of the section, name included.
@@ -106,7 +106,7 @@ func (v *verifier) contradiction(info *Info) string {
 		if s.Kind == ElemSegment {
 			n = len(m.elems)
 		}
-		v.check(uint64(s.Index) < uint64(n) && (s.Kind == DataSegment || s.Kind == ElemSegment), "a segment")
+		v.check(uint64(s.Index) < uint64(n), "a segment")
 		v.function(s.Drop, false, nil, nil)
 		v.flag(s.Dropped, kept)
 	}
