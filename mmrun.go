@@ -59,6 +59,7 @@ type Instance struct {
 	files  closers
 	lock   *os.File
 	onDisk bool // when it was opened, all that the state directory held was on the disk
+	cached bool // or in the page cache, all that the owner before had stored
 
 	functions    map[string]*Function
 	lastFunction *Function // saves the look-up for a guest with one kind of event (BenchmarkEvent in bench)
@@ -224,7 +225,10 @@ func (in *Instance) closedError() error {
 
 // poisonWith makes err the reason why nothing is accepted any more.
 func (in *Instance) poisonWith(err error) error {
-	in.poison.CompareAndSwap(nil, &err)
+	if in.poison.CompareAndSwap(nil, &err) {
+		// After a failed sync, pages that are not on the disk may be gone from the page cache, too.
+		_ = writeLock(in.lock, "")
+	}
 	in.opts.logger.Error("instance is poisoned", "state", in.dir, "error", err)
 	return in.poisoned()
 }
@@ -308,7 +312,8 @@ func (in *Instance) Close(context.Context) error {
 		err = p
 	}
 	if err == nil {
-		noteClosed(in.lock, in.opts.bootID())
+		// Without the note the next opening takes longer.
+		_ = writeLock(in.lock, closedNote(in.opts.bootID()))
 	}
 	return errors.Join(err, in.guest.close(), in.files.close())
 }

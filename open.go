@@ -42,9 +42,9 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 	}
 	var lock *os.File
 	var g *guest
-	var closed bool // by the owner before: all that is in the directory is on the disk
+	var last lastOwner
 	if exists {
-		if lock, closed, err = lockDir(dir, o.bootID()); err == nil && !closed {
+		if lock, last, err = lockDir(dir, o.bootID()); err == nil && !last.closed {
 			if err = syncNames(o.fs, dir); err != nil {
 				err = errors.Join(fmt.Errorf("state %s: %w", dir, err), unlock(lock))
 			}
@@ -61,7 +61,7 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 	if err != nil {
 		return nil, err
 	}
-	in := &Instance{dir: dir, opts: o, lock: lock, onDisk: closed || !exists, guest: g, functions: make(map[string]*Function)}
+	in := &Instance{dir: dir, opts: o, lock: lock, onDisk: last.closed || !exists, cached: last.cached, guest: g, functions: make(map[string]*Function)}
 	in.tx.in = in
 	in.files.add(func() error { return unlock(lock) })
 	if err := in.resume(ctx, rt, wasm); err != nil {
@@ -118,6 +118,8 @@ func (in *Instance) resume(ctx context.Context, rt wazero.Runtime, wasm []byte) 
 	if err := in.guest.restore(in.state); err != nil {
 		return errors.Join(fmt.Errorf("state %s: %w", in.dir, err), in.guest.close())
 	}
+	// Without the note less damage is found after a kill.
+	_ = writeLock(in.lock, openNote(in.lock, o.bootID()))
 	return nil
 }
 

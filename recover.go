@@ -135,6 +135,10 @@ func (in *Instance) recover(j *journal.Journal, fo *folder) error {
 	if err != nil {
 		return err
 	}
+	if rec.Torn && in.cached {
+		return fmt.Errorf("%w: commit %d and those behind it cannot be read, and no power cut has come between that would explain it (the log goes on up to commit %d)",
+			journal.ErrCorrupt, rec.LastSeq+1, rec.SeenSeq)
+	}
 	if rec.Records > 0 {
 		if err := fo.publish(); err != nil {
 			return err

@@ -50,12 +50,12 @@ func repairOn(fsys disk.FS, boot [16]byte, dir string, force bool) (*RepairRepor
 	} else if !exists {
 		return nil, asKind(ErrNotExist, fmt.Errorf("state %s: %w", dir, ErrNotExist))
 	}
-	lock, _, err := lockDir(dir, [16]byte{})
+	lock, last, err := lockDir(dir, boot)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
-	r := &repair{verification: newVerification(fsys, boot, dir), force: force, out: &RepairReport{Dir: dir}}
+	r := &repair{verification: newVerification(fsys, boot, last, dir), force: force, out: &RepairReport{Dir: dir}}
 	if err := r.do(); err != nil {
 		return r.out, err
 	}

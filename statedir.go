@@ -1,7 +1,6 @@
 package mmrun
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,83 +37,6 @@ var journalNames = []string{"journal.0", "journal.1"}
 
 // nextBuild keeps the directories that one process builds at the same time apart.
 var nextBuild atomic.Int64
-
-// lockDir takes the exclusive lock of a state directory, before anything in it is read. The
-// lock ends with the process, however it ends, and is not inherited by programs it starts. closed
-// tells whether the owner before has closed the state, since the machine was started.
-func lockDir(dir string, boot [16]byte) (f *os.File, closed bool, err error) {
-	path := filepath.Join(dir, lockName)
-	f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, filePerm)
-	if err != nil {
-		return nil, false, fmt.Errorf("state %s: lock: %w", dir, err)
-	}
-	err = tryLock(f)
-	for i := 0; i < 10 && errors.Is(err, errWouldBlock); i++ {
-		time.Sleep(time.Millisecond) // Inspect holds the lock for an instant
-		err = tryLock(f)
-	}
-	if err != nil {
-		defer f.Close()
-		return nil, false, lockError(dir, f, err)
-	}
-	_, note, _ := strings.Cut(lockText(f), "\n")
-	note, _, _ = strings.Cut(note, "\n")
-	closed = note == closedNote(boot)
-	if err := writeOwner(f); err != nil {
-		return nil, false, errors.Join(fmt.Errorf("state %s: lock: %w", dir, err), f.Close())
-	}
-	return f, closed, nil
-}
-
-// lockError says why the lock file f could not be locked.
-func lockError(dir string, f *os.File, err error) error {
-	if !errors.Is(err, errWouldBlock) {
-		return fmt.Errorf("state %s: lock: %w", dir, err)
-	}
-	owner := "another process"
-	if pid := lockOwner(f); pid != 0 {
-		owner = fmt.Sprintf("process %d", pid)
-	}
-	return asKind(ErrLocked, fmt.Errorf("state %s: in use by %s", dir, owner))
-}
-
-// lockLength is how much of the lock file is in use, in bytes: the owner's process id and the note about the
-// owner before, on a line each. What is not needed of it is line ends, so that one write in place changes all.
-const lockLength = 64
-
-func writeOwner(f *os.File) error {
-	text := bytes.Repeat([]byte("\n"), lockLength)
-	copy(text, ownerText())
-	_, err := f.WriteAt(text, 0)
-	return err
-}
-
-func lockOwner(f *os.File) int {
-	owner, _, _ := strings.Cut(lockText(f), "\n")
-	pid, _ := strconv.Atoi(owner)
-	return pid
-}
-
-func lockText(f *os.File) string {
-	var buf [lockLength]byte
-	n, _ := f.ReadAt(buf[:], 0)
-	return string(buf[:n])
-}
-
-// A state that was closed has nothing in the page cache that is not on the disk. Its owner notes that
-// in the lock file, with the boot of the machine, and the next one need not sync what it finds.
-func closedNote(boot [16]byte) string { return fmt.Sprintf("closed %x", boot) }
-
-// noteClosed is the last thing an owner does that has closed a state without an error.
-func noteClosed(f *os.File, boot [16]byte) {
-	if boot == ([16]byte{}) {
-		return // not known
-	}
-	// Without the note the next opening takes longer.
-	_, _ = f.WriteAt([]byte(closedNote(boot)+"\n"), int64(len(ownerText())))
-}
-
-func ownerText() string { return strconv.Itoa(os.Getpid()) + "\n" }
 
 // stateExists tells whether dir holds a state. A directory that exists and holds none is not an
 // error as long as it is empty; anything else in the place is refused, so that mmrun never

@@ -62,12 +62,12 @@ func verifyOn(fsys disk.FS, boot [16]byte, dir string) (*VerifyReport, error) {
 	} else if !exists {
 		return nil, asKind(ErrNotExist, fmt.Errorf("state %s: %w", dir, ErrNotExist))
 	}
-	release, err := keepOut(dir)
+	release, last, err := keepOut(dir, boot)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	v := newVerification(fsys, boot, dir)
+	v := newVerification(fsys, boot, last, dir)
 	if err := v.run(); err != nil {
 		return nil, fmt.Errorf("state %s: %w", dir, err)
 	}
@@ -77,24 +77,25 @@ func verifyOn(fsys disk.FS, boot [16]byte, dir string) (*VerifyReport, error) {
 }
 
 // keepOut keeps owners out of a state. One without a lock file was never opened.
-func keepOut(dir string) (release func(), err error) {
+func keepOut(dir string, boot [16]byte) (release func(), last lastOwner, err error) {
 	f, err := os.Open(filepath.Join(dir, lockName))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return func() {}, nil
+		return func() {}, last, nil
 	case err != nil:
-		return nil, fmt.Errorf("state %s: lock: %w", dir, err)
+		return nil, last, fmt.Errorf("state %s: lock: %w", dir, err)
 	}
 	if err := lockShared(f); err != nil {
 		defer f.Close()
-		return nil, lockError(dir, f, err)
+		return nil, last, lockError(dir, f, err)
 	}
-	return func() { f.Close() }, nil
+	return func() { f.Close() }, readNote(f, boot), nil
 }
 
 type verification struct {
 	fs     disk.FS
 	boot   [16]byte // the present one of the machine
+	last   lastOwner
 	report *VerifyReport
 	state  *stateView
 	named  map[uint32]bool // pages that the journal brings forward, by index
@@ -102,8 +103,8 @@ type verification struct {
 	suspects map[uint32]*mmapmem.Suspect
 }
 
-func newVerification(fsys disk.FS, boot [16]byte, dir string) *verification {
-	return &verification{fs: fsys, boot: boot, report: &VerifyReport{Dir: dir}, named: make(map[uint32]bool)}
+func newVerification(fsys disk.FS, boot [16]byte, last lastOwner, dir string) *verification {
+	return &verification{fs: fsys, boot: boot, last: last, report: &VerifyReport{Dir: dir}, named: make(map[uint32]bool)}
 }
 
 func (v *verification) run() error {
@@ -195,7 +196,11 @@ func (v *verification) checkJournal() {
 	c := v.add("journal")
 	rec := v.state.recovery
 	c.Detail = fmt.Sprintf("%d commits behind the checkpoint, the last one is %d", rec.Records, v.state.state.Seq)
-	if rec.Torn {
+	switch {
+	case rec.Torn && v.last.cached:
+		c.problem("commit %d and those behind it cannot be read, and no power cut has come between that would explain it (the log goes on up to commit %d)",
+			rec.LastSeq+1, rec.SeenSeq)
+	case rec.Torn:
 		c.note("its end is torn: what was appended behind commit %d and not synced is lost, as a power cut may do", rec.LastSeq)
 	}
 	if err := v.state.journalErr; err != nil {

@@ -29,6 +29,8 @@ type Recovery struct {
 	// Torn: commits after LastSeq are lost, and nothing says that they had been synced. A power
 	// cut may do that; a kill does not. It stays so until Reset.
 	Torn bool
+	// SeenSeq: something in the journal shows that it had gone up to this commit.
+	SeenSeq uint64
 }
 
 // Replay calls fn for each commit after fromSeq, in order and without a gap. An error of fn ends
@@ -64,6 +66,7 @@ func (j *Journal) Replay(fromSeq uint64, fn func(Record) error) (Recovery, error
 	}
 	for _, s := range j.segments {
 		f := &s.found
+		rec.SeenSeq = max(rec.SeenSeq, f.seen)
 		switch {
 		case f.state == HeaderDamaged:
 			err = fmt.Errorf("%w: %s: %s", ErrCorrupt, s.file.Name(), f.problem)
