@@ -359,13 +359,26 @@ func (r *faultRun) checkPoisoned() error {
 // and a directory of its own, and stops at the fifth error.
 func parallel(t *testing.T, n int, check func(m *machine, dir string, k int) error) {
 	t.Helper()
+	for _, err := range parallelErrors(t, n, 5, check) {
+		t.Error(err)
+	}
+}
+
+func parallelErrors(t *testing.T, n, most int, check func(m *machine, dir string, k int) error) (errs []error) {
+	t.Helper()
 	scratch := scratch.Dir(t)
-	var next, failures atomic.Int64
+	var next atomic.Int64
+	var mu sync.Mutex
+	enough := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(errs) >= most
+	}
 	var workers sync.WaitGroup
 	for w := range runtime.GOMAXPROCS(0) {
 		m := newMachine(t)
 		workers.Go(func() {
-			for failures.Load() < 5 {
+			for !enough() {
 				k := int(next.Add(1))
 				if k > n {
 					return
@@ -376,14 +389,16 @@ func parallel(t *testing.T, n int, check func(m *machine, dir string, k int) err
 					err = check(m, dir, k)
 				}
 				if err != nil {
-					failures.Add(1)
-					t.Error(err)
+					mu.Lock()
+					errs = append(errs, err)
+					mu.Unlock()
 				}
 				_ = os.RemoveAll(dir)
 			}
 		})
 	}
 	workers.Wait()
+	return errs
 }
 
 type workload struct {

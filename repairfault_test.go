@@ -271,108 +271,171 @@ func TestEachOperationOfARepairFails(t *testing.T) {
 
 // A repair during which the power is cut can be done again, and nothing that was durable before is lost.
 func TestPowerCutDuringRepair(t *testing.T) {
+	random := 6
+	if testing.Short() {
+		random = 2
+	}
 	for _, x := range damages {
 		t.Run(x.name, func(t *testing.T) {
 			start := time.Now()
-			m := newMachine(t)
-			want := predict(t, m.rt, m.wasm, x.mode, repairSteps())
-			o := x.undisturbed(t, m, want)
-			root := scratch.Dir(t)
-			rec, err := faultfs.NewRecorder(root)
-			if err != nil {
-				t.Fatal(err)
+			c := x.cutRepair(t, random, nil)
+			for _, v := range c.violations {
+				t.Error(v)
 			}
-			defer rec.Close()
-			dir, synced, err := x.make(m, rec.FS(), root)
-			if err != nil {
-				t.Fatal(err)
-			}
-			before, err := filesOf(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var images []cutJob
-			rnd := rand.New(rand.NewPCG(1, 2))
-			random := 6
-			if testing.Short() {
-				random = 2
-			}
-			seen := make(map[uint64]bool)
-			touched := false
-			rec.Before = func(op *faultfs.Op) {
-				for _, im := range rec.Cuts(rnd, random) {
-					if !seen[im.Hash()] {
-						seen[im.Hash()] = true
-						images = append(images, cutJob{image: im, at: fmt.Sprint(op)})
-					}
-				}
-				changes := op != nil && (op.Kind == faultfs.WriteAt || op.Kind == faultfs.Truncate || op.Kind == faultfs.Map)
-				if changes && filepath.Dir(op.Path) == dir && !touched {
-					touched = true
-					// From here on the files as they were are those that were kept.
-					kept := scratch.Dir(t)
-					if err := rec.CutNothing().Write(kept); err != nil {
-						t.Error(err)
-					} else if !keptIn(filepath.Join(kept, "s.damaged-1"), before) {
-						t.Errorf("before %v: the files kept are not on the disk", op)
-					}
-				}
-			}
-			if _, err := repairOn(rec.FS(), bootOfWorkload, dir, x.force); err != nil {
-				t.Fatal(err)
-			}
-			rec.Point()
-			if !touched {
-				t.Error("the repair has changed nothing")
-			}
-			done := rec.CutNothing()
-			rec.Before = nil
-			images = append(images, cutJob{image: done, at: "the end", bounds: bounds{floor: o.seq}})
-
-			var opened, torn atomic.Int64
-			parallel(t, len(images), func(m *machine, root string, i int) error {
-				im := images[i-1]
-				if err := im.image.Write(root); err != nil {
-					return err
-				}
-				opened.Add(1)
-				dir := filepath.Join(root, "s")
-				v, err := verifyOn(disk.OS, bootAfterCut, dir)
-				if err != nil {
-					return err
-				}
-				if im.floor > 0 && !v.Sound {
-					return fmt.Errorf("after a repair that has ended: %+v", v)
-				}
-				if in, err := m.open(dir, disk.OS, false, withBootID(bootAfterCut)); err == nil {
-					abandon(in)
-				} else if x.mode == Continuous && !errors.Is(err, ErrTorn) {
-					return fmt.Errorf("power cut before %s (%s): the state was torn, and is something else now: %w", im.at, im.image.Plan, err)
-				}
-				got, err := x.repaired(m, bootAfterCut, dir, false)
-				if errors.Is(err, ErrTorn) && x.mode == Continuous && strings.Contains(err.Error(), "nothing is left") {
-					torn.Add(1)
-					return nil
-				}
-				last := uint64(len(want) - 1) // the cut may have taken the damage, too
-				switch floor := max(im.floor, min(synced, o.seq)); {
-				case err != nil:
-				case got.seq < floor || got.seq > last:
-					err = fmt.Errorf("commit %d came back; it must be one from %d to %d", got.seq, floor, last)
-				case im.floor > 0 && got != o:
-					err = fmt.Errorf("commit %d came back with another content than right after the repair", got.seq)
-				case got.digest == want[got.seq], got == o:
-				case !x.accepts, x.mode == Atomic && got.seq == o.seq:
-					err = fmt.Errorf("commit %d came back with another content", got.seq)
-				}
-				if err != nil {
-					return fmt.Errorf("power cut before %s (%s): %w", im.at, im.image.Plan, err)
-				}
-				return nil
-			})
-			t.Logf("%d images repaired again, %d refused because nothing was left, %.1fs", opened.Load(), torn.Load(), time.Since(start).Seconds())
+			t.Logf("%d images repaired again, %d refused because nothing was left, %.1fs", c.images, c.torn.Load(), time.Since(start).Seconds())
 		})
 	}
+}
+
+// repairCut cuts the power before each operation of a repair, and checks what is left.
+type repairCut struct {
+	*damaged
+	want    []digest
+	outcome outcome
+	synced  uint64 // the last commit that was synced before the repair
+
+	images     int
+	torn       atomic.Int64 // images of a torn state of which nothing was left
+	violations []error
+}
+
+func (x *damaged) cutRepair(t *testing.T, random int, skip func(op *faultfs.Op) bool) *repairCut {
+	t.Helper()
+	m := newMachine(t)
+	c := &repairCut{damaged: x, want: predict(t, m.rt, m.wasm, x.mode, repairSteps())}
+	c.outcome = x.undisturbed(t, m, c.want)
+	root := scratch.Dir(t)
+	rec, err := faultfs.NewRecorder(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rec.Close()
+	dir, synced, err := x.make(m, rec.FS(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.synced = synced
+	before, err := filesOf(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec.Skip = skip
+	var images []cutJob
+	rnd := rand.New(rand.NewPCG(1, 2))
+	seen := make(map[uint64]bool)
+	touched := false
+	rec.Before = func(op *faultfs.Op) {
+		for _, im := range rec.Cuts(rnd, random) {
+			if !seen[im.Hash()] {
+				seen[im.Hash()] = true
+				images = append(images, cutJob{image: im, at: fmt.Sprint(op)})
+			}
+		}
+		changes := op != nil && (op.Kind == faultfs.WriteAt || op.Kind == faultfs.Truncate || op.Kind == faultfs.Map)
+		if changes && filepath.Dir(op.Path) == dir && !touched {
+			touched = true
+			// From here on the files as they were are those that were kept.
+			kept := scratch.Dir(t)
+			if err := rec.CutNothing().Write(kept); err != nil {
+				t.Error(err)
+			} else if !keptIn(filepath.Join(kept, "s.damaged-1"), before) {
+				c.violations = append(c.violations, fmt.Errorf("before %v: the files kept are not on the disk", op))
+			}
+		}
+	}
+	if _, err := repairOn(rec.FS(), bootOfWorkload, dir, x.force); err != nil {
+		t.Fatal(err)
+	}
+	rec.Point()
+	if !touched {
+		t.Error("the repair has changed nothing")
+	}
+	images = append(images, cutJob{image: rec.CutNothing(), at: "the end", bounds: bounds{floor: c.outcome.seq}})
+	c.images = len(images)
+	c.violations = append(c.violations, parallelErrors(t, len(images), 3, func(m *machine, root string, i int) error {
+		im := images[i-1]
+		if err := c.check(m, root, im); err != nil {
+			return fmt.Errorf("power cut before %s (%s): %w", im.at, im.image.Plan, err)
+		}
+		return nil
+	})...)
+	return c
+}
+
+// check repairs what a cut has left. The floor of an image is that of a repair that has ended, or 0.
+func (c *repairCut) check(m *machine, root string, im cutJob) error {
+	if err := im.image.Write(root); err != nil {
+		return err
+	}
+	dir := filepath.Join(root, "s")
+	v, err := verifyOn(disk.OS, bootAfterCut, dir)
+	if err != nil {
+		return err
+	}
+	if im.floor > 0 && !v.Sound {
+		return fmt.Errorf("a repair had ended: %+v", v)
+	}
+	if in, err := m.open(dir, disk.OS, false, withBootID(bootAfterCut)); err == nil {
+		abandon(in)
+	} else if c.mode == Continuous && !errors.Is(err, ErrTorn) {
+		return fmt.Errorf("the state was torn, and is something else now: %w", err)
+	}
+	got, err := c.repaired(m, bootAfterCut, dir, false)
+	if errors.Is(err, ErrTorn) && c.mode == Continuous && strings.Contains(err.Error(), "nothing is left") {
+		c.torn.Add(1)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	floor, last := max(im.floor, min(c.synced, c.outcome.seq)), uint64(len(c.want)-1) // the cut may have taken the damage, too
+	switch {
+	case got.seq < floor || got.seq > last:
+		return fmt.Errorf("commit %d came back; it must be one from %d to %d", got.seq, floor, last)
+	case im.floor > 0 && got != c.outcome:
+		return fmt.Errorf("commit %d came back with another content than right after the repair", got.seq)
+	case got.digest == c.want[got.seq], got == c.outcome:
+	case !c.accepts, c.mode == Atomic && got.seq == c.outcome.seq:
+		return fmt.Errorf("commit %d came back with another content", got.seq)
+	}
+	return nil
+}
+
+// TestEachSyncOfARepairIsNeeded leaves out one sync at a time of those that a repair alone makes, as TestEachSyncIsNeeded does
+// with the others.
+func TestEachSyncOfARepairIsNeeded(t *testing.T) {
+	if !*ablation {
+		t.Skip("takes long; run with -ablation")
+	}
+	uses := make(map[string][]int) // by site: indexes of damages
+	for i := range damages {
+		damages[i].cutRepair(t, 0, func(op *faultfs.Op) bool {
+			if site := syncSite(op); !slices.Contains(uses[site], i) {
+				uses[site] = append(uses[site], i)
+			}
+			return false
+		})
+	}
+	sites := slices.DeleteFunc(slices.Sorted(maps.Keys(uses)), func(site string) bool {
+		name, _, _ := strings.Cut(site, ":")
+		return name != "mmrun.copySparse" && !strings.HasPrefix(name, "mmrun.(*repair)")
+	})
+	table := "| sync left out | caught by | images |\n|---|---|---:|\n"
+	for n, site := range sites {
+		images, caught := 0, ""
+		for _, i := range uses[site] {
+			c := damages[i].cutRepair(t, 6, func(op *faultfs.Op) bool { return syncSite(op) == site })
+			if images += c.images; len(c.violations) > 0 {
+				caught = damages[i].name + ": " + c.violations[0].Error()
+				break
+			}
+		}
+		if caught == "" {
+			t.Errorf("%s left out, and no cut did harm (%d images)", site, images)
+		}
+		table += fmt.Sprintf("| `%s` | %s | %d |\n", siteName(sites, n), scratchPath.ReplaceAllString(caught, ""), images)
+	}
+	t.Logf("%d syncs\n%s", len(sites), table)
 }
 
 // A journal that cannot be read is not one that is damaged: a repair that took it for that would throw its commits away.
