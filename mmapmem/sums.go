@@ -8,6 +8,8 @@ import (
 	"hash/crc32"
 	"io"
 	"sync"
+	"sync/atomic"
+	"unsafe"
 
 	"github.com/mmrun/mmrun/internal/disk"
 )
@@ -139,7 +141,11 @@ func (s *Sums) set(page, sum uint32) error {
 			return err
 		}
 	}
-	binary.LittleEndian.PutUint32(s.mapped[at:], sum)
+	// In one store, also where the compiler does not make one of PutUint32's four (with the race detector): a kill in between
+	// would leave a sum that no page has. The mapping begins at a page, so the address is aligned.
+	var b [sumSize]byte
+	binary.LittleEndian.PutUint32(b[:], sum)
+	atomic.StoreUint32((*uint32)(unsafe.Pointer(&s.mapped[at])), binary.NativeEndian.Uint32(b[:]))
 	return nil
 }
 

@@ -2,8 +2,11 @@ package mmapmem
 
 import (
 	"bytes"
+	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"unsafe"
 
 	"pgregory.net/rapid"
 )
@@ -61,5 +64,45 @@ func TestSumOfZerosIsZero(t *testing.T) {
 			t.Fatalf("a page with bit %d set has the sum of zeros", bit)
 		}
 		page[bit/8] = 0
+	}
+}
+
+// Whoever is killed while it stores a sum leaves the old one or the new one. A reader that looks all the time would see
+// anything else.
+func TestSumIsNeverHalfStored(t *testing.T) {
+	f := newFile(t, t.TempDir(), "sums")
+	sums := NewSums(f)
+	const page, one, other = 3, 0x01020304, 0xfefdfcfb
+	if err := sums.set(page, one); err != nil {
+		t.Fatal(err)
+	}
+	mapped, err := f.Map(sumsUnit) // another view, so that this is no data race
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	halves := make(chan uint32)
+	go func() {
+		var half uint32
+		for {
+			select {
+			case <-stop:
+				halves <- half
+				return
+			default:
+			}
+			if v := atomic.LoadUint32((*uint32)(unsafe.Pointer(&mapped[page*sumSize]))); v != one && v != other {
+				half = v
+			}
+		}
+	}()
+	for range 200_000 {
+		if err := errors.Join(sums.set(page, other), sums.set(page, one)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	if half := <-halves; half != 0 {
+		t.Errorf("seen: %08x", half)
 	}
 }
