@@ -20,12 +20,10 @@ var bootID = sync.OnceValue(func() (id [16]byte) {
 	return id
 })
 
-// mountID is the number of the mount that a file lies on, which is never given again (Linux 6.8), and 0 where that is not known.
-func mountID(f *os.File) uint64 {
+// identify needs Linux 6.8 for mounts whose numbers are never given again, and a file system that knows when files were made.
+func identify(f *os.File) (fileID, bool) {
+	const want = unix.STATX_MNT_ID_UNIQUE | unix.STATX_INO | unix.STATX_BTIME
 	var st unix.Statx_t
-	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID_UNIQUE, &st)
-	if err != nil || st.Mask&unix.STATX_MNT_ID_UNIQUE == 0 {
-		return 0
-	}
-	return st.Mnt_id
+	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, want, &st)
+	return fileID{st.Mnt_id, st.Ino, st.Btime.Sec*1e9 + int64(st.Btime.Nsec)}, err == nil && st.Mask&want == want
 }

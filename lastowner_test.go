@@ -2,6 +2,7 @@ package mmrun
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -91,11 +92,10 @@ func TestAnotherMountIsAsGoodAsAPowerCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lock.Close()
-	note := openNote(lock.OSFile(), bootOfWorkload)
-	if note == "" {
-		t.Skip("this kernel does not number mounts")
+	if ownNote(lock.OSFile(), bootOfWorkload) == "" {
+		t.Skip("this system does not tell mounts apart")
 	}
-	if err := writeLock(lock.OSFile(), note+"1"); err != nil {
+	if err := writeLock(lock.OSFile(), "open 0123456789abcdef 0123456789abcdef"); err != nil {
 		t.Fatal(err)
 	}
 	in, err := m.open(dir, disk.OS, false, withBootID(bootOfWorkload))
@@ -103,4 +103,132 @@ func TestAnotherMountIsAsGoodAsAPowerCut(t *testing.T) {
 		t.Fatalf("open: %v", err)
 	}
 	abandon(in)
+}
+
+// A copy of a state may be nowhere but in the page cache, whatever the lock file that was copied with it says.
+func TestCopyOfAStateIsOnTheDiskBeforeACommit(t *testing.T) {
+	for _, closed := range []bool{true, false} {
+		t.Run(fmt.Sprint("closed=", closed), func(t *testing.T) {
+			m, root := newMachine(t), scratch.Dir(t)
+			dir, copied := filepath.Join(root, "original"), filepath.Join(root, "s")
+			steps := repairSteps()
+			want := predict(t, m.rt, m.wasm, Atomic, append(steps, event("one more", do("one", 16, 9))))
+			in, err := m.open(dir, disk.OS, true, WithSync(SyncNever), withBootID(bootOfWorkload))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range steps {
+				switch s.do {
+				case doSync:
+					err = in.Sync()
+				case doCheckpoint:
+					err = in.Checkpoint()
+				default:
+					err = runEvent(in, s, nil)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if closed {
+				err = in.Close(bg)
+			} else {
+				abandon(in)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			rec, err := faultfs.NewRecorder(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer rec.Close()
+			fsys := rec.FS()
+			if err := fsys.Mkdir(copied, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			files, err := filesOf(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, content := range files {
+				f, err := fsys.OpenFile(filepath.Join(copied, name), os.O_RDWR|os.O_CREATE, 0o666)
+				if err == nil {
+					_, err = f.WriteAt(content, 0)
+					err = errors.Join(err, f.Close())
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			note, err := os.ReadFile(filepath.Join(dir, lockName))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(copied, lockName), note, 0o666)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if in, err = m.open(copied, fsys, false, WithSync(SyncAlways), withBootID(bootOfWorkload)); err != nil {
+				t.Fatal(err)
+			}
+			if err := runEvent(in, event("one more", do("one", 16, 9)), nil); err != nil {
+				t.Fatal(err)
+			}
+			seq := in.Seq()
+			var after *faultfs.Image
+			rec.Before = func(*faultfs.Op) { after = rec.CutNothing() }
+			rec.Point()
+			rec.Before = nil
+			abandon(in)
+			work := filepath.Join(root, "image")
+			if err := os.Mkdir(work, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			if err := after.Write(work); err != nil {
+				t.Fatal(err)
+			}
+			if in, err = m.open(filepath.Join(work, "s"), disk.OS, false, withBootID(bootAfterCut)); err != nil {
+				t.Fatalf("after a power cut: %v", err)
+			}
+			defer func() { abandon(in) }()
+			if in.Seq() != seq {
+				t.Errorf("commit %d came back, %d had been acknowledged", in.Seq(), seq)
+			}
+			if err := errors.Join(checkState(in, want), checkSums(in)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// What an interrupted checkpoint of a larger memory, or damage, has left in the page sums behind the memory's end must not be
+// held against the pages of the next growth.
+func TestSumsBehindTheEndAreForgotten(t *testing.T) {
+	m, dir := newMachine(t), filepath.Join(scratch.Dir(t), "s")
+	in, err := m.open(dir, disk.OS, true)
+	if err == nil {
+		err = in.Close(bg)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums, err := os.OpenFile(filepath.Join(dir, sumsName), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sums.Close()
+	if _, err := sums.WriteAt([]byte{1}, 16*4); err != nil { // the first page of the second wasm page
+		t.Fatal(err)
+	}
+	for range 2 {
+		if in, err = m.open(dir, disk.OS, false); err != nil {
+			t.Fatal(err)
+		}
+		if err := runEvent(in, event("growth", do("grow", 1), do("one", 65536, 1)), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := in.Close(bg); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

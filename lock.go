@@ -2,6 +2,7 @@ package mmrun
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -13,11 +14,12 @@ import (
 
 // The lock file of a state holds two lines: the process id of its owner, and a note for the next one, which is one of
 //
-//	closed BOOT       the state was closed: all of it is on the disk
-//	open BOOT MOUNT   it was recovered, and all that was stored to it since is in the page cache
+//	closed LIFE FILE   the state was closed: all of it is on the disk
+//	open LIFE FILE     it was recovered, and all that was stored to it since is in the page cache
 //
-// or empty. BOOT and MOUNT are the numbers, in hexadecimal, of the boot of the machine and of the mount of the file system. As
-// long as both are the same, nothing that is in the page cache is lost.
+// or empty. LIFE stands for the boot of the machine and the mount of the file system: as long as both are the same, nothing that
+// is in the page cache is lost. FILE stands for the lock file itself, by its number and the time when it was made: a copy of the
+// state has another one, and its files may not be on the disk, whatever the note says.
 //
 // What is not needed of the file is line ends, so that one write in place changes all of it.
 const lockLength = 96 // bytes
@@ -26,6 +28,7 @@ const lockLength = 96 // bytes
 type lastOwner struct {
 	closed bool // it has closed the state: all of it is on the disk
 	cached bool // all that it has stored is there, on the disk or in the page cache
+	synced bool // and on the disk is what an owner puts there as it goes on: the files, up to the last checkpoint
 }
 
 // lockDir takes the exclusive lock of a state directory, before anything in it is read. The
@@ -44,12 +47,12 @@ func lockDir(dir string, boot [16]byte) (*os.File, lastOwner, error) {
 		defer f.Close()
 		return nil, lastOwner{}, lockError(dir, f, err)
 	}
-	_, note := readLock(f)
-	last := readNote(f, boot)
-	if last.closed {
-		note = "" // not any more
-	}
 	// A note of an open state stays until this owner can say the same: it may be killed while it recovers.
+	_, note := readLock(f)
+	if !strings.HasPrefix(note, openNote) {
+		note = "" // closed, but not any more
+	}
+	last := readNote(f, boot)
 	if err := writeLock(f, note); err != nil {
 		return nil, lastOwner{}, errors.Join(fmt.Errorf("state %s: lock: %w", dir, err), f.Close())
 	}
@@ -90,24 +93,50 @@ func writeLock(f *os.File, note string) error {
 	return err
 }
 
+const closedNote, openNote = "closed", "open"
+
 func readNote(f *os.File, boot [16]byte) lastOwner {
 	_, note := readLock(f)
-	is := func(own string) bool { return own != "" && own == note }
-	return lastOwner{closed: is(closedNote(boot)), cached: is(openNote(f, boot))}
+	own := ownNote(f, boot)
+	found, wanted := strings.Fields(note), strings.Fields(own)
+	if len(found) != 3 || len(wanted) != 2 || found[1] != wanted[0] {
+		return lastOwner{}
+	}
+	same := found[2] == wanted[1]
+	switch found[0] {
+	case closedNote:
+		return lastOwner{closed: same, cached: true, synced: same}
+	case openNote:
+		return lastOwner{cached: true, synced: same}
+	}
+	return lastOwner{}
 }
 
-// closedNote and openNote are the notes of an owner in this boot, empty if it has no number.
-func closedNote(boot [16]byte) string {
-	if boot == ([16]byte{}) {
-		return ""
+// note writes what this owner says of the state. It says nothing where the system does not tell what that takes.
+func (in *Instance) note(kind string) error {
+	own := ownNote(in.lock, in.opts.bootID())
+	if own == "" || kind == "" {
+		return writeLock(in.lock, "")
 	}
-	return fmt.Sprintf("closed %x", boot)
+	return writeLock(in.lock, kind+" "+own)
 }
 
-func openNote(f *os.File, boot [16]byte) string {
-	mount := mountID(f)
-	if boot == ([16]byte{}) || mount == 0 {
+// ownNote is LIFE and FILE for an owner in this boot, empty if they cannot be told.
+func ownNote(f *os.File, boot [16]byte) string {
+	id, ok := identify(f)
+	if !ok || boot == ([16]byte{}) {
 		return ""
 	}
-	return fmt.Sprintf("open %x %x", boot, mount)
+	h := sha256.New()
+	fmt.Fprint(h, boot, id.mount)
+	life := h.Sum(nil)[:8]
+	h.Reset()
+	fmt.Fprint(h, id.inode, id.made)
+	return fmt.Sprintf("%x %x", life, h.Sum(nil)[:8])
+}
+
+// fileID tells a file from any other, and from itself on a file system that was mounted again.
+type fileID struct {
+	mount, inode uint64
+	made         int64 // nanoseconds
 }

@@ -60,6 +60,7 @@ type Instance struct {
 	lock   *os.File
 	onDisk bool // when it was opened, all that the state directory held was on the disk
 	cached bool // or in the page cache, all that the owner before had stored
+	synced bool // on the disk was at least what its last checkpoint had put into the files
 
 	functions    map[string]*Function
 	lastFunction *Function // saves the look-up for a guest with one kind of event (BenchmarkEvent in bench)
@@ -227,7 +228,7 @@ func (in *Instance) closedError() error {
 func (in *Instance) poisonWith(err error) error {
 	if in.poison.CompareAndSwap(nil, &err) {
 		// After a failed sync, pages that are not on the disk may be gone from the page cache, too.
-		_ = writeLock(in.lock, "")
+		_ = in.note("")
 	}
 	in.opts.logger.Error("instance is poisoned", "state", in.dir, "error", err)
 	return in.poisoned()
@@ -313,7 +314,7 @@ func (in *Instance) Close(context.Context) error {
 	}
 	if err == nil {
 		// Without the note the next opening takes longer.
-		_ = writeLock(in.lock, closedNote(in.opts.bootID()))
+		_ = in.note(closedNote)
 	}
 	return errors.Join(err, in.guest.close(), in.files.close())
 }

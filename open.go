@@ -61,7 +61,7 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 	if err != nil {
 		return nil, err
 	}
-	in := &Instance{dir: dir, opts: o, lock: lock, onDisk: last.closed || !exists, cached: last.cached, guest: g, functions: make(map[string]*Function)}
+	in := &Instance{dir: dir, opts: o, lock: lock, onDisk: last.closed || !exists, cached: last.cached, synced: last.synced || !exists, guest: g, functions: make(map[string]*Function)}
 	in.tx.in = in
 	in.files.add(func() error { return unlock(lock) })
 	if err := in.resume(ctx, rt, wasm); err != nil {
@@ -119,7 +119,7 @@ func (in *Instance) resume(ctx context.Context, rt wazero.Runtime, wasm []byte) 
 		return errors.Join(fmt.Errorf("state %s: %w", in.dir, err), in.guest.close())
 	}
 	// Without the note less damage is found after a kill.
-	_ = writeLock(in.lock, openNote(in.lock, o.bootID()))
+	_ = in.note(openNote)
 	return nil
 }
 
@@ -163,6 +163,11 @@ func (in *Instance) openFiles(sidecar *globalsfile.File, has Mode, torn bool) er
 	if in.opts.mode != 0 {
 		in.mode = in.opts.mode
 	}
+	if !in.synced {
+		if err := in.syncCopied(); err != nil {
+			return in.fileError(err)
+		}
+	}
 	var memory disk.File
 	if in.guest.info.Memory != nil {
 		var err error
@@ -187,6 +192,24 @@ func (in *Instance) openFiles(sidecar *globalsfile.File, has Mode, torn bool) er
 		return in.openContinuous(sidecar, memory, torn)
 	}
 	return in.openAtomic(sidecar, memory)
+}
+
+// syncCopied puts those files on the disk that an owner does not write to again before it acknowledges commits on top of them. An owner
+// has synced them long ago, but whoever has copied a state need not have.
+func (in *Instance) syncCopied() error {
+	for _, name := range []string{moduleName, memoryName, sumsName} {
+		f, err := in.opts.fs.OpenFile(filepath.Join(in.dir, name), os.O_RDONLY, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // not every state has all of them
+		}
+		if err == nil {
+			err = errors.Join(f.Sync(), f.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (in *Instance) openFile(name string) (disk.File, error) {

@@ -86,6 +86,11 @@ func (in *Instance) openAtomic(sidecar *globalsfile.File, memory disk.File) erro
 	if err := in.fitMemory(memory); err != nil {
 		return err
 	}
+	if fo.sums != nil {
+		if err := fo.sums.Clip(uint64(in.state.MemoryPages) * mmapmem.WasmPageSize); err != nil {
+			return in.fileError(err)
+		}
+	}
 	if err := in.mapMemory(memory, mmapmem.Private); err != nil {
 		return err
 	}

@@ -69,6 +69,7 @@ var notNeeded = map[string]string{
 	"globalsfile.(*File).SetHeader, 2nd": "matters when a copy of the header is damaged after a cut: `TestBothHeaderCopiesAreDurable` (globalsfile)",
 	"journal.Create": "the globals file, which is made later, syncs the same directory; " +
 		"by itself Create needs it: `TestCreateIsDurable` (journal)",
+	"mmrun.(*Instance).syncCopied": "matters when a state was copied: `TestCopyOfAStateIsOnTheDiskBeforeACommit`",
 	"mmrun.buildDir, 1st": "the globals file, which is made last, has synced the same directory; " +
 		"by itself buildDir needs it: `TestDirectoryIsBuiltWhole`",
 }

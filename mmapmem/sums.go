@@ -1,6 +1,7 @@
 package mmapmem
 
 import (
+	"bytes"
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
@@ -126,6 +127,29 @@ func (s *Sums) Build(memory io.ReaderAt, size uint64) error {
 		}
 		for i := uint64(0); i < n; i += PageSize {
 			if err := s.set(uint32((at+i)/PageSize), pageSum(run[i:i+PageSize])); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Clip notes that there is nothing behind a memory of size bytes. What a checkpoint of more memory has left there, of whose commits
+// nothing is left, would be held against the pages of the next growth. It is for a file that set has not grown since.
+func (s *Sums) Clip(size uint64) error {
+	end, err := s.file.Size()
+	if err != nil {
+		return err
+	}
+	rest := make([]byte, 64<<10)
+	for at := int64(size / PageSize * sumSize); at < end; at += int64(len(rest)) {
+		rest = rest[:min(int64(len(rest)), end-at)]
+		if err := readZeroPadded(s.file, rest, at); err != nil {
+			return err
+		}
+		if bytes.ContainsFunc(rest, func(r rune) bool { return r != 0 }) {
+			clear(rest)
+			if _, err := s.file.WriteAt(rest, at); err != nil {
 				return err
 			}
 		}
