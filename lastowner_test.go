@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/mmrun/mmrun/internal/disk"
@@ -39,6 +40,9 @@ func killedAndDamaged(t *testing.T, m *machine, boot [16]byte) (dir string) {
 func TestDamageOfUnsyncedCommitsIsFoundAfterAKill(t *testing.T) {
 	m := newMachine(t)
 	dir := killedAndDamaged(t, m, bootOfWorkload)
+	if note, err := os.ReadFile(filepath.Join(dir, lockName)); err != nil || !strings.Contains(string(note), openNote+" ") {
+		t.Skip("this system does not tell a kill from a power cut")
+	}
 	for range 2 { // the first one leaves everything as it is
 		if _, err := m.open(dir, disk.OS, false, withBootID(bootOfWorkload)); !errors.Is(err, ErrCorrupt) {
 			t.Fatalf("open: %v, want ErrCorrupt", err)
