@@ -86,7 +86,7 @@ func (p *Patcher) Patch(offset uint64, data []byte) error {
 }
 
 // A sum is brought forward by up to sumPatches patches of up to sumPatch bytes. To compute it anew costs half a microsecond when
-// the page is not in the cache any more, and that is when the sums are needed (BenchmarkFold).
+// the page is not in the cache any more, and that is when the sums are needed (BenchmarkCheckpointSums in mmrun).
 const sumPatches, sumPatch = 6, 64
 
 func (page *patchedPage) patch(at int, data []byte) {

@@ -2,13 +2,10 @@ package mmapmem
 
 import (
 	"bytes"
-	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
-	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -37,54 +34,6 @@ const (
 	// sumsUnit is the step in which the file grows: the sums of 4 MiB of memory.
 	sumsUnit = 4096
 )
-
-var (
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-	zeroSum    = crc32.Checksum(make([]byte, PageSize), castagnoli)
-)
-
-func pageSum(page []byte) uint32 { return crc32.Checksum(page, castagnoli) ^ zeroSum }
-
-// sumChange is what a page's sum is to be exclusive-ored with when the bytes at offset become data, sumPatch bytes at most.
-//
-// Without its start value and its last inversion a CRC is linear: that of two strings, exclusive or, is the exclusive or of their
-// CRCs. So what changes is the CRC of old and new data, exclusive or, with zeros in front, which leave a CRC of 0 as it is, and
-// zeros behind.
-func sumChange(page *[PageSize]byte, offset int, data []byte) uint32 {
-	var difference [sumPatch]byte
-	n := subtle.XORBytes(difference[:], data, page[offset:])
-	// Start value and result are inverted by the library.
-	crc := ^crc32.Update(^uint32(0), castagnoli, difference[:n])
-	return times(crc, zerosBehind()[PageSize-offset-n])
-}
-
-// A CRC is a polynomial over GF(2) modulo the Castagnoli polynomial, with the coefficient of x^0 in the highest bit. A zero byte
-// behind multiplies it by x^8.
-const one = 1 << 31
-
-func timesX(a uint32) uint32 { return a>>1 ^ crc32.Castagnoli&-(a&1) }
-
-// times multiplies two of these polynomials.
-func times(a, b uint32) (product uint32) {
-	for ; b != 0; b <<= 1 {
-		product ^= a & -(b >> 31)
-		a = timesX(a)
-	}
-	return product
-}
-
-// zerosBehind is x^8n for so many zero bytes n as a page can have.
-var zerosBehind = sync.OnceValue(func() *[PageSize + 1]uint32 {
-	var powers [PageSize + 1]uint32
-	power := uint32(one)
-	for i := range powers {
-		powers[i] = power
-		for range 8 {
-			power = timesX(power)
-		}
-	}
-	return &powers
-})
 
 // NewSums uses f, which may be empty. The caller keeps it open and closes it.
 func NewSums(f disk.File) *Sums { return &Sums{file: f} }
@@ -141,13 +90,13 @@ func (s *Sums) Clip(size uint64) error {
 	if err != nil {
 		return err
 	}
-	rest := make([]byte, 64<<10)
-	for at := int64(size / PageSize * sumSize); at < end; at += int64(len(rest)) {
+	at := int64(size / PageSize * sumSize)
+	for rest := make([]byte, min(64<<10, max(end-at, 0))); at < end; at += int64(len(rest)) {
 		rest = rest[:min(int64(len(rest)), end-at)]
 		if err := readZeroPadded(s.file, rest, at); err != nil {
 			return err
 		}
-		if bytes.ContainsFunc(rest, func(r rune) bool { return r != 0 }) {
+		if len(bytes.TrimRight(rest, "\x00")) > 0 {
 			clear(rest)
 			if _, err := s.file.WriteAt(rest, at); err != nil {
 				return err
