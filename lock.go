@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/mmrun/mmrun/journal"
 )
 
 // The lock file of a state holds two lines: the process id of its owner, and a note for the next one, which is one of
@@ -31,6 +33,15 @@ type lastOwner struct {
 	synced bool // and on the disk is what an owner puts there as it goes on: the files, up to the last checkpoint
 }
 
+// unexplained is an error if the journal breaks off and that cannot be what a power cut has left.
+func (l lastOwner) unexplained(rec journal.Recovery) error {
+	if !rec.Torn || !l.cached {
+		return nil
+	}
+	return fmt.Errorf("commit %d and those behind it cannot be read, and no power cut has come between that would explain it (the log goes on up to commit %d)",
+		rec.LastSeq+1, rec.SeenSeq)
+}
+
 // lockDir takes the exclusive lock of a state directory, before anything in it is read. The
 // lock ends with the process, however it ends, and is not inherited by programs it starts.
 func lockDir(dir string, boot [16]byte) (*os.File, lastOwner, error) {
@@ -48,11 +59,10 @@ func lockDir(dir string, boot [16]byte) (*os.File, lastOwner, error) {
 		return nil, lastOwner{}, lockError(dir, f, err)
 	}
 	// A note of an open state stays until this owner can say the same: it may be killed while it recovers.
-	_, note := readLock(f)
+	note, last := readNote(f, boot)
 	if !strings.HasPrefix(note, openNote) {
 		note = "" // closed, but not any more
 	}
-	last := readNote(f, boot)
 	if err := writeLock(f, note); err != nil {
 		return nil, lastOwner{}, errors.Join(fmt.Errorf("state %s: lock: %w", dir, err), f.Close())
 	}
@@ -95,21 +105,21 @@ func writeLock(f *os.File, note string) error {
 
 const closedNote, openNote = "closed", "open"
 
-func readNote(f *os.File, boot [16]byte) lastOwner {
-	_, note := readLock(f)
-	own := ownNote(f, boot)
-	found, wanted := strings.Fields(note), strings.Fields(own)
-	if len(found) != 3 || len(wanted) != 2 || found[1] != wanted[0] {
-		return lastOwner{}
+// readNote reads the note in a lock file, and what it tells in this boot.
+func readNote(f *os.File, boot [16]byte) (note string, last lastOwner) {
+	_, note = readLock(f)
+	found, own := strings.Fields(note), strings.Fields(ownNote(f, boot))
+	if len(found) != 3 || len(own) != 2 || found[1] != own[0] {
+		return note, last
 	}
-	same := found[2] == wanted[1]
+	same := found[2] == own[1]
 	switch found[0] {
 	case closedNote:
-		return lastOwner{closed: same, cached: true, synced: same}
+		last = lastOwner{closed: same, cached: true, synced: same}
 	case openNote:
-		return lastOwner{cached: true, synced: same}
+		last = lastOwner{cached: true, synced: same}
 	}
-	return lastOwner{}
+	return note, last
 }
 
 // note writes what this owner says of the state. It says nothing where the system does not tell what that takes.

@@ -58,9 +58,7 @@ type Instance struct {
 	closed bool
 	files  closers
 	lock   *os.File
-	onDisk bool // when it was opened, all that the state directory held was on the disk
-	cached bool // or in the page cache, all that the owner before had stored
-	synced bool // on the disk was at least what its last checkpoint had put into the files
+	last   lastOwner // how the state was left before it was opened
 
 	functions    map[string]*Function
 	lastFunction *Function // saves the look-up for a guest with one kind of event (BenchmarkEvent in bench)

@@ -61,7 +61,10 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 	if err != nil {
 		return nil, err
 	}
-	in := &Instance{dir: dir, opts: o, lock: lock, onDisk: last.closed || !exists, cached: last.cached, synced: last.synced || !exists, guest: g, functions: make(map[string]*Function)}
+	if !exists {
+		last = lastOwner{closed: true, cached: true, synced: true} // it is as if this process had just closed it
+	}
+	in := &Instance{dir: dir, opts: o, lock: lock, last: last, guest: g, functions: make(map[string]*Function)}
 	in.tx.in = in
 	in.files.add(func() error { return unlock(lock) })
 	if err := in.resume(ctx, rt, wasm); err != nil {
@@ -74,7 +77,7 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 func (in *Instance) resume(ctx context.Context, rt wazero.Runtime, wasm []byte) error {
 	o := in.opts
 	openSidecar := globalsfile.Open
-	if in.onDisk {
+	if in.last.closed {
 		openSidecar = globalsfile.OpenSynced
 	}
 	sidecar, err := openSidecar(o.fs, filepath.Join(in.dir, globalsName))
@@ -163,7 +166,7 @@ func (in *Instance) openFiles(sidecar *globalsfile.File, has Mode, torn bool) er
 	if in.opts.mode != 0 {
 		in.mode = in.opts.mode
 	}
-	if !in.synced {
+	if !in.last.synced {
 		if err := in.syncCopied(); err != nil {
 			return in.fileError(err)
 		}

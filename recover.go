@@ -123,7 +123,7 @@ func (in *Instance) openJournal() (*journal.Journal, error) {
 // again: the slot is written last, and until then the records are there.
 func (in *Instance) recover(j *journal.Journal, fo *folder) error {
 	// The write-ahead rule holds here too: after a kill the records may be in the page cache only.
-	if !in.onDisk {
+	if !in.last.closed {
 		if err := j.SyncFiles(); err != nil {
 			return err
 		}
@@ -140,9 +140,8 @@ func (in *Instance) recover(j *journal.Journal, fo *folder) error {
 	if err != nil {
 		return err
 	}
-	if rec.Torn && in.cached {
-		return fmt.Errorf("%w: commit %d and those behind it cannot be read, and no power cut has come between that would explain it (the log goes on up to commit %d)",
-			journal.ErrCorrupt, rec.LastSeq+1, rec.SeenSeq)
+	if err := in.last.unexplained(rec); err != nil {
+		return fmt.Errorf("%w: %w", journal.ErrCorrupt, err)
 	}
 	if rec.Records > 0 {
 		if err := fo.publish(); err != nil {

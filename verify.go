@@ -89,7 +89,8 @@ func keepOut(dir string, boot [16]byte) (release func(), last lastOwner, err err
 		defer f.Close()
 		return nil, last, lockError(dir, f, err)
 	}
-	return func() { f.Close() }, readNote(f, boot), nil
+	_, last = readNote(f, boot)
+	return func() { f.Close() }, last, nil
 }
 
 type verification struct {
@@ -196,11 +197,9 @@ func (v *verification) checkJournal() {
 	c := v.add("journal")
 	rec := v.state.recovery
 	c.Detail = fmt.Sprintf("%d commits behind the checkpoint, the last one is %d", rec.Records, v.state.state.Seq)
-	switch {
-	case rec.Torn && v.last.cached:
-		c.problem("commit %d and those behind it cannot be read, and no power cut has come between that would explain it (the log goes on up to commit %d)",
-			rec.LastSeq+1, rec.SeenSeq)
-	case rec.Torn:
+	if err := v.last.unexplained(rec); err != nil {
+		c.problem("%v", err)
+	} else if rec.Torn {
 		c.note("its end is torn: what was appended behind commit %d and not synced is lost, as a power cut may do", rec.LastSeq)
 	}
 	if err := v.state.journalErr; err != nil {
