@@ -308,12 +308,8 @@ func (r *faultRun) endWithTrap() error {
 // attempt does a step once. Reopenings try as often as they need.
 func (r *faultRun) attempt(s step) error {
 	switch s.do {
-	case doEvent:
-		return runEvent(r.in, s, nil)
-	case doSync:
-		return r.in.Sync()
-	case doCheckpoint:
-		return r.in.Checkpoint()
+	case doEvent, doSync, doCheckpoint:
+		return runStep(r.in, s)
 	case doKill:
 		abandon(r.in)
 		return r.open(0)

@@ -273,6 +273,18 @@ func runEvent(in *Instance, s step, between func()) error {
 	return err
 }
 
+// runStep does a step that needs no other instance.
+func runStep(in *Instance, s step) error {
+	switch s.do {
+	case doSync:
+		return in.Sync()
+	case doCheckpoint:
+		return in.Checkpoint()
+	default:
+		return runEvent(in, s, nil)
+	}
+}
+
 // abandon leaves an instance as the death of its process would: files closed, nothing written.
 func abandon(in *Instance) {
 	in.mu.Lock()

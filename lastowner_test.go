@@ -114,33 +114,21 @@ func TestCopyOfAStateIsOnTheDiskBeforeACommit(t *testing.T) {
 	for _, closed := range []bool{true, false} {
 		t.Run(fmt.Sprint("closed=", closed), func(t *testing.T) {
 			m, root := newMachine(t), scratch.Dir(t)
-			dir, copied := filepath.Join(root, "original"), filepath.Join(root, "s")
-			steps := repairSteps()
-			want := predict(t, m.rt, m.wasm, Atomic, append(steps, event("one more", do("one", 16, 9))))
-			in, err := m.open(dir, disk.OS, true, WithSync(SyncNever), withBootID(bootOfWorkload))
+			copied := filepath.Join(root, "s")
+			want := predict(t, m.rt, m.wasm, Atomic, append(repairSteps(), event("one more", do("one", 16, 9))))
+			killed := damaged{mode: Atomic, hurt: func(*damager) {}}
+			dir, _, err := killed.make(m, disk.OS, scratch.Dir(t))
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, s := range steps {
-				switch s.do {
-				case doSync:
-					err = in.Sync()
-				case doCheckpoint:
-					err = in.Checkpoint()
-				default:
-					err = runEvent(in, s, nil)
+			if closed {
+				in, err := m.open(dir, disk.OS, false, withBootID(bootOfWorkload))
+				if err == nil {
+					err = in.Close(bg)
 				}
 				if err != nil {
 					t.Fatal(err)
 				}
-			}
-			if closed {
-				err = in.Close(bg)
-			} else {
-				abandon(in)
-			}
-			if err != nil {
-				t.Fatal(err)
 			}
 			rec, err := faultfs.NewRecorder(root)
 			if err != nil {
@@ -172,7 +160,8 @@ func TestCopyOfAStateIsOnTheDiskBeforeACommit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if in, err = m.open(copied, fsys, false, WithSync(SyncAlways), withBootID(bootOfWorkload)); err != nil {
+			in, err := m.open(copied, fsys, false, WithSync(SyncAlways), withBootID(bootOfWorkload))
+			if err != nil {
 				t.Fatal(err)
 			}
 			if err := runEvent(in, event("one more", do("one", 16, 9)), nil); err != nil {

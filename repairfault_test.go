@@ -94,16 +94,11 @@ func (x *damaged) make(m *machine, fsys disk.FS, root string) (dir string, synce
 		return dir, 0, err
 	}
 	for _, s := range repairSteps() {
-		switch s.do {
-		case doSync:
-			err, synced = in.Sync(), in.Seq()
-		case doCheckpoint:
-			err = in.Checkpoint()
-		default:
-			err = runEvent(in, s, nil)
-		}
-		if err != nil {
+		if err := runStep(in, s); err != nil {
 			return dir, 0, fmt.Errorf("%s: %w", s.name, err)
+		}
+		if s.do == doSync {
+			synced = in.Seq()
 		}
 	}
 	abandon(in)
