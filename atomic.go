@@ -7,29 +7,29 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/mmrun/mmrun/journal"
 	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/wal"
 )
 
 // atomicKeeper keeps a state in Atomic mode: the guest runs on a private mapping, a commit is one
-// record in the journal, and checkpoints fold the journal into the files.
+// record in the wal, and checkpoints fold the wal into the files.
 //
 // The invariant that all of it rests on: a page whose newest committed bytes are not in the
 // memory file is hot, that is private to the process. So the file can be written behind the
 // guest's back, and a page may be evicted only when a finished fold has covered its last change.
 type atomicKeeper struct {
-	in      *Instance
-	journal *journal.Journal
-	folder  *folder
+	in     *Instance
+	wal    *wal.Log
+	folder *folder
 
-	record journal.Commit
+	record wal.Commit
 	small  []byte
-	ranges []journal.Range
+	ranges []wal.Range
 
 	running *fold  // the fold in progress or just finished, nil if none
 	folded  uint64 // seq up to which every commit is in the files
 
-	// A commit's stores to the journal are page faults where the segment has not been stored to since
+	// A commit's stores to the wal are page faults where the segment has not been stored to since
 	// it was begun or synced. The fault counter must not take those for the guest's.
 	used   int64       // bytes in the active segment, about
 	synced atomic.Bool // since the last commit
@@ -68,16 +68,16 @@ func (k *atomicKeeper) commit() error {
 		return err
 	}
 	alone := in.mem != nil && in.mem.FreshPages() > freshPages
-	size := journal.RecordSize(&k.record)
-	if size > k.journal.Free() {
+	size := wal.RecordSize(&k.record)
+	if size > k.wal.Free() {
 		large, err := k.makeRoom(size)
 		if err != nil {
 			return err
 		}
 		alone = alone || large
 	}
-	if err := k.journal.Append(&k.record); err != nil {
-		return k.checkJournal(err)
+	if err := k.wal.Append(&k.record); err != nil {
+		return k.checkWAL(err)
 	}
 	const machinePage = 4096
 	faulted := k.synced.Load() && k.synced.Swap(false) || k.used/machinePage != (k.used+size)/machinePage
@@ -119,7 +119,7 @@ func (k *atomicKeeper) prepare(seq uint64) error {
 	if in.tx.metaSet {
 		k.small = appendMeta(k.small, in.tx.meta)
 	}
-	k.record = journal.Commit{Seq: seq, Small: k.small}
+	k.record = wal.Commit{Seq: seq, Small: k.small}
 	if in.mem == nil {
 		return nil
 	}
@@ -129,7 +129,7 @@ func (k *atomicKeeper) prepare(seq uint64) error {
 	}
 	k.ranges = k.ranges[:0]
 	for _, r := range changes {
-		k.ranges = append(k.ranges, journal.Range(r))
+		k.ranges = append(k.ranges, wal.Range(r))
 	}
 	k.record.Ranges = k.ranges
 	k.record.Memory = in.mem.Bytes()
@@ -188,18 +188,18 @@ func (k *atomicKeeper) makeRoom(size int64) (large bool, err error) {
 	if err := k.foldActive(); err != nil {
 		return false, err
 	}
-	if size <= k.journal.Free() {
+	if size <= k.wal.Free() {
 		return false, nil
 	}
-	if err := k.journal.Reserve(size); err != nil {
-		return false, k.checkJournal(fmt.Errorf("commit of %d bytes: %w", size, err))
+	if err := k.wal.Reserve(size); err != nil {
+		return false, k.checkWAL(fmt.Errorf("commit of %d bytes: %w", size, err))
 	}
 	return true, nil
 }
 
-// checkJournal poisons the instance if the journal is of no more use.
-func (k *atomicKeeper) checkJournal(err error) error {
-	if errors.Is(err, journal.ErrFailed) {
+// checkWAL poisons the instance if the wal is of no more use.
+func (k *atomicKeeper) checkWAL(err error) error {
+	if errors.Is(err, wal.ErrFailed) {
 		return k.in.poisonWith(err)
 	}
 	return fmt.Errorf("state %s: %w", k.in.dir, err)
@@ -211,10 +211,10 @@ func (k *atomicKeeper) foldActive() error {
 	if err := k.wait(); err != nil {
 		return err
 	}
-	if err := k.journal.Switch(); err != nil {
-		return k.checkJournal(err)
+	if err := k.wal.Switch(); err != nil {
+		return k.checkWAL(err)
 	}
-	if sealed := k.journal.Sealed(); sealed != nil {
+	if sealed := k.wal.Sealed(); sealed != nil {
 		k.running = k.folder.start(sealed)
 	}
 	k.used = 0
@@ -231,7 +231,7 @@ func (k *atomicKeeper) wait() error {
 	f := k.running
 	err := f.wait()
 	if err != nil && !final(err) {
-		if sealed := k.journal.Sealed(); sealed != nil {
+		if sealed := k.wal.Sealed(); sealed != nil {
 			f = k.folder.start(sealed)
 			k.running = f
 			err = f.wait()
@@ -271,7 +271,7 @@ func (k *atomicKeeper) evict() error {
 func (k *atomicKeeper) syncCommit() error {
 	switch p := k.in.opts.sync; {
 	case p.always:
-		if err := k.journal.Sync(); err != nil {
+		if err := k.wal.Sync(); err != nil {
 			return k.in.poisonWith(err)
 		}
 	case p.every > 0 && !k.timerSet.Load():
@@ -288,16 +288,16 @@ func (k *atomicKeeper) syncCommit() error {
 func (k *atomicKeeper) syncInBackground() {
 	// Cleared first: a commit that is made during the sync gets one of its own.
 	k.timerSet.Store(false)
-	if err := k.journal.Sync(); err != nil && !errors.Is(err, fs.ErrClosed) {
+	if err := k.wal.Sync(); err != nil && !errors.Is(err, fs.ErrClosed) {
 		_ = k.in.poisonWith(err)
 	}
 	k.synced.Store(true)
 }
 
-// sync needs no lock: the journal can be synced while events append to it.
+// sync needs no lock: the wal can be synced while events append to it.
 func (k *atomicKeeper) sync() error {
 	defer k.synced.Store(true)
-	switch err := k.journal.Sync(); {
+	switch err := k.wal.Sync(); {
 	case errors.Is(err, fs.ErrClosed):
 		return k.in.closedError()
 	case err != nil:
@@ -369,8 +369,8 @@ func (k *atomicKeeper) close() error {
 }
 
 func (k *atomicKeeper) stats(s *Stats) {
-	s.JournalBytes = k.journal.Written()
-	s.JournalUsed = k.journal.Used()
+	s.WALBytes = k.wal.Written()
+	s.WALUsed = k.wal.Used()
 	if mem := k.in.mem; mem != nil {
 		s.Tracker = mem.Tracker()
 		s.HotPages, s.PrivatePages = mem.HotPages(), mem.PrivatePages()

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mmrun/mmrun/internal/disk"
 	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // BenchmarkCheckpointSums is what page checksums cost a checkpoint: of a memory of 64 MiB, 8 bytes or all of some pages have been
@@ -26,7 +26,7 @@ func BenchmarkCheckpointSums(b *testing.B) {
 			m, dir := newMachine(b), b.TempDir()
 			rnd := rand.New(rand.NewPCG(1, 2))
 			open := func(name string) *Instance {
-				in, err := m.open(filepath.Join(dir, name), disk.OS, true, WithSync(SyncNever), WithJournalSize(DefaultJournalSize))
+				in, err := m.open(filepath.Join(dir, name), vfs.OS, true, WithSync(SyncNever), WithWALSize(DefaultWALSize))
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -86,7 +86,7 @@ func BenchmarkCheckpointSums(b *testing.B) {
 				value++
 			}
 			if n := with.Stats().Checkpoints; n > uint64(len(times[0])+memoryPages/1024) {
-				b.Errorf("%d checkpoints: the journal was full before the end of the events", n)
+				b.Errorf("%d checkpoints: the wal was full before the end of the events", n)
 			}
 			median := func(t []time.Duration) float64 {
 				slices.Sort(t)

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/mmrun/mmrun/globalsfile"
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // continuousKeeper keeps a state in Continuous mode: the guest's stores go to the memory file's
@@ -13,7 +13,7 @@ import (
 // says whether the two belong together.
 type continuousKeeper struct {
 	in      *Instance
-	memory  disk.File // nil without a memory
+	memory  vfs.File // nil without a memory
 	sidecar *globalsfile.File
 	boot    [16]byte
 	clean   bool // the header on the disk says so

@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
-	"github.com/mmrun/mmrun/internal/disk"
-	"github.com/mmrun/mmrun/journal"
 	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/wal"
 )
 
 // A conversion makes the files of the new mode first, then changes the mode in the header, then
@@ -22,13 +22,13 @@ func (in *Instance) conversionError(err error) error {
 	return asKind(ErrUnsupported, fmt.Errorf("state %s: cannot be converted to %s mode: %w", in.dir, in.mode, err))
 }
 
-// toContinuous turns an atomic state without anything in its journal into a continuous one.
-func (in *Instance) toContinuous(sidecar *globalsfile.File, memory disk.File) error {
-	j, err := in.openJournal()
+// toContinuous turns an atomic state without anything in its wal into a continuous one.
+func (in *Instance) toContinuous(sidecar *globalsfile.File, memory vfs.File) error {
+	j, err := in.openWAL()
 	if err != nil {
 		return err
 	}
-	rec, err := j.Replay(in.state.Seq, func(journal.Record) error { return errNotClean })
+	rec, err := j.Replay(in.state.Seq, func(wal.Record) error { return errNotClean })
 	switch {
 	case errors.Is(err, errNotClean):
 		return in.conversionError(errNotClean)
@@ -54,11 +54,11 @@ func (in *Instance) toContinuous(sidecar *globalsfile.File, memory disk.File) er
 
 // toAtomic turns a continuous state that was closed cleanly into an atomic one. It reads the
 // whole memory once, for the checksums of its pages.
-func (in *Instance) toAtomic(sidecar *globalsfile.File, memory disk.File) error {
+func (in *Instance) toAtomic(sidecar *globalsfile.File, memory vfs.File) error {
 	if !sidecar.Header().Clean {
 		return in.conversionError(errNotClean)
 	}
-	j, err := journal.Create(in.opts.fs, in.dir, in.opts.journalSize/2, in.state.Seq)
+	j, err := wal.Create(in.opts.fs, in.dir, in.opts.walSize/2, in.state.Seq)
 	if err != nil {
 		return in.fileError(err)
 	}
@@ -81,7 +81,7 @@ func (in *Instance) toAtomic(sidecar *globalsfile.File, memory disk.File) error 
 	return sidecar.SetHeader(h)
 }
 
-func (in *Instance) writeSums(memory disk.File) error {
+func (in *Instance) writeSums(memory vfs.File) error {
 	f, err := in.opts.fs.OpenFile(filepath.Join(in.dir, sumsName), os.O_RDWR|os.O_CREATE|os.O_TRUNC, filePerm)
 	if err != nil {
 		return err

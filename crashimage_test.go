@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mmrun/mmrun/internal/disk"
-	"github.com/mmrun/mmrun/internal/faultfs"
 	"github.com/mmrun/mmrun/internal/scratch"
 	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/vfs/faultfs"
 )
 
 // The tests of this file cut the power after every file operation of a workload, and at places
@@ -245,7 +245,7 @@ func (c *checker) check(job cutJob, want []digest) (seq uint64, err error) {
 			return 0, fmt.Errorf("verify: %w", err)
 		}
 	}
-	in, err := c.m.open(dir, disk.OS, job.floor == 0, withBootID(c.boot))
+	in, err := c.m.open(dir, vfs.OS, job.floor == 0, withBootID(c.boot))
 	if errors.Is(err, ErrTorn) && job.tearable {
 		c.torn++
 		if c.torn%4 == 0 {
@@ -287,7 +287,7 @@ func (c *checker) check(job cutJob, want []digest) (seq uint64, err error) {
 	if err := in.Close(bg); err != nil {
 		return 0, fmt.Errorf("close after recovery: %w", err)
 	}
-	if in, err = c.m.open(dir, disk.OS, false, withBootID(c.boot)); err != nil {
+	if in, err = c.m.open(dir, vfs.OS, false, withBootID(c.boot)); err != nil {
 		return 0, fmt.Errorf("second open: %w", err)
 	}
 	if got, err := digestOf(in); err != nil || got != after || in.Seq() != seq+1 {
@@ -298,7 +298,7 @@ func (c *checker) check(job cutJob, want []digest) (seq uint64, err error) {
 
 // acceptTorn opens a torn state as it is. Nothing can be said about its content.
 func (c *checker) acceptTorn(dir string) error {
-	in, err := c.m.open(dir, disk.OS, false, withBootID(c.boot), WithAcceptTorn())
+	in, err := c.m.open(dir, vfs.OS, false, withBootID(c.boot), WithAcceptTorn())
 	if errors.Is(err, ErrTorn) && strings.Contains(err.Error(), "nothing is left") {
 		return nil // the cut took both slots
 	}

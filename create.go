@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
-	"github.com/mmrun/mmrun/internal/disk"
-	"github.com/mmrun/mmrun/journal"
 	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/wal"
 )
 
 // create fills a directory with the state of a module that has just run for the first time.
@@ -48,7 +48,7 @@ func create(ctx context.Context, o *options, dir string, wasm []byte, g *guest) 
 		return err
 	}
 	if mode == Atomic {
-		j, err := journal.Create(o.fs, dir, o.journalSize/2, state.Seq)
+		j, err := wal.Create(o.fs, dir, o.walSize/2, state.Seq)
 		if err != nil {
 			return err
 		}
@@ -66,11 +66,11 @@ func create(ctx context.Context, o *options, dir string, wasm []byte, g *guest) 
 
 // createMemory opens the memory of a first run: a private one, whatever the mode, so that only
 // what was written to goes into the file.
-func createMemory(o *options, dir string, mode Mode, g *guest, files *closers) (disk.File, *mmapmem.Sums, error) {
+func createMemory(o *options, dir string, mode Mode, g *guest, files *closers) (vfs.File, *mmapmem.Sums, error) {
 	if g.info.Memory == nil {
 		return nil, nil, nil
 	}
-	open := func(name string) (disk.File, error) {
+	open := func(name string) (vfs.File, error) {
 		f, err := o.fs.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm)
 		if err == nil {
 			files.add(f.Close)
@@ -101,7 +101,7 @@ func createMemory(o *options, dir string, mode Mode, g *guest, files *closers) (
 }
 
 // writeMemory puts all that differs from zero into the file, durably.
-func writeMemory(mem *mmapmem.Memory, memory disk.File, sums *mmapmem.Sums) error {
+func writeMemory(mem *mmapmem.Memory, memory vfs.File, sums *mmapmem.Sums) error {
 	if mem == nil {
 		return nil
 	}

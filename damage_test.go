@@ -86,7 +86,7 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 	var want string
 	for name, policy := range map[string]mmrun.SyncPolicy{"synced": mmrun.SyncAlways, "not synced": mmrun.SyncNever} {
 		dir := filepath.Join(base, name)
-		in := open(t, rt, dir, wasm, mmrun.WithJournalSize(mmrun.MinJournalSize), mmrun.WithSync(policy))
+		in := open(t, rt, dir, wasm, mmrun.WithWALSize(mmrun.MinWALSize), mmrun.WithSync(policy))
 		for i := range uint64(1200) { // both segments are in use
 			call(t, in, "one", i%16*4096+i/16*8, i+1)
 		}

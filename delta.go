@@ -11,7 +11,7 @@ import (
 
 /*
 A delta is how the small state (globals, tables, dropped flags, metadata) differs from that of the
-commit before. It is the "small state" of a journal record: a sequence of entries, each a kind byte and
+commit before. It is the "small state" of a wal record: a sequence of entries, each a kind byte and
 then, with every number an unsigned varint unless said otherwise:
 
 	1 global   index, value (8 bytes, little endian)           i32, i64, f32, f64, function index

@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mmrun/mmrun/internal/disk"
-	"github.com/mmrun/mmrun/internal/faultfs"
 	"github.com/mmrun/mmrun/internal/scratch"
 	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/vfs/faultfs"
 )
 
 // faultRun is one run of a workload on a file system that fails at one operation, or from one on. It goes
@@ -27,7 +27,7 @@ import (
 type faultRun struct {
 	m      *machine
 	dir    string
-	fs     disk.FS
+	fs     vfs.FS
 	inj    *faultfs.Injector
 	mode   Mode
 	policy SyncPolicy
@@ -46,7 +46,7 @@ type faultRun struct {
 	dead     bool   // it has died
 	torn     bool   // the run ended with a continuous state that was rightly refused
 	ended    bool   // the run is over
-	synced   int    // journal syncs failed since the instance was opened
+	synced   int    // wal syncs failed since the instance was opened
 }
 
 // run returns what went wrong.
@@ -194,7 +194,7 @@ func (r *faultRun) clear(err error) error {
 func (r *faultRun) failedSyncs() int {
 	n := 0
 	for _, op := range r.inj.Failed() {
-		if op.Kind == faultfs.Sync && strings.HasPrefix(filepath.Base(op.Path), "journal.") {
+		if op.Kind == faultfs.Sync && strings.HasPrefix(filepath.Base(op.Path), "wal.") {
 			n++
 		}
 	}
@@ -418,7 +418,7 @@ func operations(t *testing.T, w workload, want []digest) []faultfs.Kind {
 	t.Helper()
 	var mu sync.Mutex
 	var kinds []faultfs.Kind
-	fsys := faultfs.Wrap(disk.OS, func(op *faultfs.Op, do func() error) error {
+	fsys := faultfs.Wrap(vfs.OS, func(op *faultfs.Op, do func() error) error {
 		if op.Kind != faultfs.Unmap {
 			mu.Lock()
 			kinds = append(kinds, op.Kind)
@@ -457,7 +457,7 @@ func TestEachOperationFails(t *testing.T) {
 						return nil
 					}
 					inj := faultfs.NewInjector(k, f.fault, f.forever)
-					r := &faultRun{m: m, dir: filepath.Join(dir, "s"), fs: faultfs.Wrap(disk.OS, inj.Layer), inj: inj,
+					r := &faultRun{m: m, dir: filepath.Join(dir, "s"), fs: faultfs.Wrap(vfs.OS, inj.Layer), inj: inj,
 						mode: w.mode, policy: w.policy, steps: w.steps, want: want}
 					err := r.run()
 					if !r.faulty() { // the order of what runs side by side is not always the same
@@ -636,7 +636,7 @@ func TestDamagedPageGetsNoNewSum(t *testing.T) {
 	for _, during := range []string{"recovery", "checkpoint"} {
 		t.Run(during, func(t *testing.T) {
 			m, dir := newMachine(t), filepath.Join(scratch.Dir(t), "s")
-			in, err := m.open(dir, disk.OS, true)
+			in, err := m.open(dir, vfs.OS, true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -665,7 +665,7 @@ func TestDamagedPageGetsNoNewSum(t *testing.T) {
 				}
 			}
 			abandon(in)
-			if _, err := m.open(dir, disk.OS, false); !errors.Is(err, ErrCorrupt) {
+			if _, err := m.open(dir, vfs.OS, false); !errors.Is(err, ErrCorrupt) {
 				t.Errorf("recovery over a damaged page: %v", err)
 			}
 		})

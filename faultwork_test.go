@@ -12,8 +12,8 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
-	"github.com/mmrun/mmrun/internal/disk"
 	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // The workloads of the fault tests: fixed lists of steps over the guest "stores", of which a twin
@@ -67,7 +67,7 @@ func convertStep(m Mode) step {
 	return step{name: "close and open as " + m.String(), do: doReopen, mode: m}
 }
 
-// atomicSteps meet everything that an atomic state does, with the smallest journal: two segments
+// atomicSteps meet everything that an atomic state does, with the smallest wal: two segments
 // of 64 KiB. A memory of one wasm page grows to three.
 func atomicSteps() []step {
 	return []step{
@@ -79,7 +79,7 @@ func atomicSteps() []step {
 		event("growth in a half event", do("grow", 2), do("one", 140000, 3), outside).thatTraps(),
 		event("query", do("one", 8, 99), do("count")).asView(),
 		event("30 KB", do("fill", 0, 30000, 0x11), do("one", 8, 2)),
-		event("30 KB more: a journal switch", do("fill", 30000, 30000, 0x22)),
+		event("30 KB more: a wal switch", do("fill", 30000, 30000, 0x22)),
 		event("one store during the fold", do("one", 16, 3)),
 		checkpointStep,
 		event("stores after a checkpoint", do("random", 2, 6)),
@@ -117,7 +117,7 @@ func smallSteps() []step {
 	}
 }
 
-// switchSteps call Sync right after a journal switch: on one processor before the fold, which runs in
+// switchSteps call Sync right after a wal switch: on one processor before the fold, which runs in
 // the background, has synced the sealed segment.
 func switchSteps() []step {
 	var steps []step
@@ -125,7 +125,7 @@ func switchSteps() []step {
 		steps = append(steps,
 			event("one store", do("one", 8*i, i)),
 			event("45 KB", do("fill", 100, 45000, i+1)),
-			event("45 KB more: a journal switch", do("fill", 10000, 45000, i+100)),
+			event("45 KB more: a wal switch", do("fill", 10000, 45000, i+100)),
 			syncStep,
 			event("one store", do("one", 8*i, i+1000)),
 			syncStep)
@@ -325,12 +325,12 @@ func newMachine(t testing.TB) *machine {
 	return &machine{rt, guests.Load(t, "stores")}
 }
 
-func (m *machine) open(dir string, fsys disk.FS, create bool, opts ...Option) (*Instance, error) {
+func (m *machine) open(dir string, fsys vfs.FS, create bool, opts ...Option) (*Instance, error) {
 	wasm := m.wasm
 	if !create {
 		wasm = nil
 	}
-	opts = append([]Option{WithJournalSize(MinJournalSize), withFS(fsys)}, opts...)
+	opts = append([]Option{WithWALSize(MinWALSize), withFS(fsys)}, opts...)
 	return Open(bg, m.rt, dir, wasm, opts...)
 }
 

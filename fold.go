@@ -7,17 +7,17 @@ import (
 	"time"
 
 	"github.com/mmrun/mmrun/globalsfile"
-	"github.com/mmrun/mmrun/internal/disk"
-	"github.com/mmrun/mmrun/journal"
 	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/wal"
 )
 
-// folder brings the files of an atomic state forward: journal records go in, page images, page
+// folder brings the files of an atomic state forward: wal records go in, page images, page
 // sums and a globals slot come out. It works from the records alone and never looks at the
 // running guest. One fold runs at a time.
 type folder struct {
 	dir     string
-	memory  disk.File // nil without a memory
+	memory  vfs.File // nil without a memory
 	sums    *mmapmem.Sums
 	sidecar *globalsfile.File
 	logger  *slog.Logger
@@ -49,7 +49,7 @@ func (f *fold) wait() error {
 }
 
 // start folds a sealed segment in the background.
-func (fo *folder) start(sealed *journal.Sealed) *fold {
+func (fo *folder) start(sealed *wal.Sealed) *fold {
 	f := &fold{last: sealed.LastSeq(), done: make(chan struct{})}
 	go func() {
 		defer close(f.done)
@@ -71,7 +71,7 @@ func (fo *folder) written() int64 {
 	return fo.patcher.Pages
 }
 
-func (fo *folder) run(sealed *journal.Sealed) error {
+func (fo *folder) run(sealed *wal.Sealed) error {
 	// The write-ahead rule: no byte of the memory file changes before the record that holds
 	// it is on the disk. Without this sync a power cut could keep the change, lose the record
 	// and with it the rest of the event.
@@ -88,7 +88,7 @@ func (fo *folder) run(sealed *journal.Sealed) error {
 }
 
 // apply puts one record into the page images and the small state.
-func (fo *folder) apply(r journal.Record) error {
+func (fo *folder) apply(r wal.Record) error {
 	if fo.patcher != nil {
 		for offset, data := range r.Ranges() {
 			if err := fo.patcher.Patch(uint64(offset), data); err != nil {
@@ -128,6 +128,6 @@ func (fo *folder) publish() error {
 // final tells whether an error of a fold is one that trying again cannot mend: a failed sync, a
 // damaged page, or a file that cannot be used any more.
 func final(err error) bool {
-	return errors.Is(err, mmapmem.ErrSync) || errors.Is(err, mmapmem.ErrSum) || errors.Is(err, journal.ErrCorrupt) ||
-		errors.Is(err, journal.ErrFailed) || errors.Is(err, globalsfile.ErrFailed)
+	return errors.Is(err, mmapmem.ErrSync) || errors.Is(err, mmapmem.ErrSum) || errors.Is(err, wal.ErrCorrupt) ||
+		errors.Is(err, wal.ErrFailed) || errors.Is(err, globalsfile.ErrFailed)
 }

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/mmrun/mmrun/internal/disk"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/rewriter"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // Exists tells whether there is a state in dir. A directory that holds something else is an error.
@@ -39,9 +39,9 @@ type Report struct {
 	Segments   []SegmentReport `json:"segments"`
 	MetaBytes  int             `json:"metaBytes"`
 
-	Slots   [2]SlotReport   `json:"slots"`
-	Journal []JournalReport `json:"journal,omitempty"`
-	Files   []FileReport    `json:"files"`
+	Slots [2]SlotReport `json:"slots"`
+	WAL   []WALReport   `json:"wal,omitempty"`
+	Files []FileReport  `json:"files"`
 }
 
 // MemoryReport is about the linear memory.
@@ -86,8 +86,8 @@ type SlotReport struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-// JournalReport is one segment of the journal.
-type JournalReport struct {
+// WALReport is one segment of the wal.
+type WALReport struct {
 	Name    string `json:"name"`
 	State   string `json:"state"` // idle, open or damaged
 	BaseSeq uint64 `json:"baseSeq"`
@@ -169,10 +169,10 @@ func listFiles(dir string) ([]FileReport, error) {
 func (r *Report) look() (*stateView, error) {
 	const attempts = 50
 	for i := 0; ; i++ {
-		v, err := readState(disk.OS, r.Dir, nil)
+		v, err := readState(vfs.OS, r.Dir, nil)
 		steady := err == nil && v.problem() == nil
 		if steady && r.InUse {
-			after, err := readState(disk.OS, r.Dir, nil)
+			after, err := readState(vfs.OS, r.Dir, nil)
 			steady = err == nil && after.slot.Seq == v.slot.Seq
 		}
 		if steady || !r.InUse || i == attempts {
@@ -205,9 +205,9 @@ func (r *Report) fill(v *stateView) {
 			r.Slots[i].Problem = s.Err.Error()
 		}
 	}
-	if v.journal != nil {
-		for i, s := range v.journal.Report() {
-			r.Journal = append(r.Journal, JournalReport{Name: journalNames[i], State: s.Header.String(), BaseSeq: s.BaseSeq,
+	if v.wal != nil {
+		for i, s := range v.wal.Report() {
+			r.WAL = append(r.WAL, WALReport{Name: walNames[i], State: s.Header.String(), BaseSeq: s.BaseSeq,
 				LastSeq: s.LastSeq, Records: s.Records, Used: s.EndOffset, Size: s.FileSize, End: s.Reason + s.HeaderProblem})
 		}
 	}

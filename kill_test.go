@@ -24,7 +24,7 @@ func killRounds(full int) int {
 func runKills(t *testing.T, rounds int, c crashtest.Child, plan func(*rand.Rand, *crashtest.Child) crashtest.Plan) crashtest.Totals {
 	t.Helper()
 	c.Seed = seed(t)
-	c.Sync, c.JournalSize = "never", mmrun.MinJournalSize
+	c.Sync, c.WALSize = "never", mmrun.MinWALSize
 	lane := newLane(t, false, guests.Load(t, c.Guest), c)
 	r := rand.New(rand.NewPCG(c.Seed, 1))
 	for range rounds {
@@ -131,7 +131,7 @@ func TestKillWhileCreating(t *testing.T) {
 			t.Parallel()
 			parent := t.TempDir()
 			lane := newLaneIn(t, parent, guests.Load(t, "cmap"), crashtest.Child{Guest: "cmap", Mode: mode, OnlyCommits: true,
-				Seed: seed(t), Sync: "never", JournalSize: mmrun.MinJournalSize})
+				Seed: seed(t), Sync: "never", WALSize: mmrun.MinWALSize})
 			r := rand.New(rand.NewPCG(lane.Child.Seed, 1))
 			var took time.Duration
 			plan := crashtest.Plan{After: crashtest.Opened} // the first is to learn how long it takes

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/mmrun/mmrun/internal/disk"
-	"github.com/mmrun/mmrun/internal/faultfs"
 	"github.com/mmrun/mmrun/internal/scratch"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/vfs/faultfs"
 )
 
 // killedAndDamaged is a state of five commits that were never synced. The process is gone, and the record of the fourth
@@ -18,7 +18,7 @@ import (
 func killedAndDamaged(t *testing.T, m *machine, boot [16]byte) (dir string) {
 	t.Helper()
 	dir = filepath.Join(scratch.Dir(t), "s")
-	in, err := m.open(dir, disk.OS, true, WithSync(SyncNever), withBootID(boot))
+	in, err := m.open(dir, vfs.OS, true, WithSync(SyncNever), withBootID(boot))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,8 +28,8 @@ func killedAndDamaged(t *testing.T, m *machine, boot [16]byte) (dir string) {
 		}
 	}
 	abandon(in)
-	d := &damager{fs: disk.OS, dir: dir}
-	d.flip(journalNames[0], 4096+2*2048+1000)
+	d := &damager{fs: vfs.OS, dir: dir}
+	d.flip(walNames[0], 4096+2*2048+1000)
 	if d.err != nil {
 		t.Fatal(d.err)
 	}
@@ -44,18 +44,18 @@ func TestDamageOfUnsyncedCommitsIsFoundAfterAKill(t *testing.T) {
 		t.Skip("this system does not tell a kill from a power cut")
 	}
 	for range 2 { // the first one leaves everything as it is
-		if _, err := m.open(dir, disk.OS, false, withBootID(bootOfWorkload)); !errors.Is(err, ErrCorrupt) {
+		if _, err := m.open(dir, vfs.OS, false, withBootID(bootOfWorkload)); !errors.Is(err, ErrCorrupt) {
 			t.Fatalf("open: %v, want ErrCorrupt", err)
 		}
 	}
-	if v, err := verifyOn(disk.OS, bootOfWorkload, dir); err != nil || v.Sound {
+	if v, err := verifyOn(vfs.OS, bootOfWorkload, dir); err != nil || v.Sound {
 		t.Errorf("verify: %+v, %v", v, err)
 	}
-	r, err := repairOn(disk.OS, bootOfWorkload, dir, false)
+	r, err := repairOn(vfs.OS, bootOfWorkload, dir, false)
 	if err != nil || r.Seq != 3 || len(r.Lost) == 0 {
 		t.Fatalf("repair: %+v, %v", r, err)
 	}
-	in, err := m.open(dir, disk.OS, false, withBootID(bootOfWorkload))
+	in, err := m.open(dir, vfs.OS, false, withBootID(bootOfWorkload))
 	if err != nil || in.Seq() != 3 {
 		t.Fatalf("after a repair: %v", err)
 	}
@@ -66,17 +66,17 @@ func TestDamageOfUnsyncedCommitsIsFoundAfterAKill(t *testing.T) {
 func TestUnsyncedCommitsMayBeLostInAPowerCut(t *testing.T) {
 	m := newMachine(t)
 	dir := killedAndDamaged(t, m, bootOfWorkload)
-	if v, err := verifyOn(disk.OS, bootAfterCut, dir); err != nil || !v.Sound || v.Seq != 3 {
+	if v, err := verifyOn(vfs.OS, bootAfterCut, dir); err != nil || !v.Sound || v.Seq != 3 {
 		t.Errorf("verify: %+v, %v", v, err)
 	}
 	for k := 1; ; k++ {
 		dir := killedAndDamaged(t, m, bootOfWorkload)
 		inj := faultfs.NewInjector(k, faultfs.EIO, true)
-		in, err := m.open(dir, faultfs.Wrap(disk.OS, inj.Layer), false, withBootID(bootAfterCut))
+		in, err := m.open(dir, faultfs.Wrap(vfs.OS, inj.Layer), false, withBootID(bootAfterCut))
 		if err == nil {
 			abandon(in)
 		}
-		if in, err = m.open(dir, disk.OS, false, withBootID(bootAfterCut)); err != nil || in.Seq() != 3 {
+		if in, err = m.open(dir, vfs.OS, false, withBootID(bootAfterCut)); err != nil || in.Seq() != 3 {
 			t.Fatalf("after a death at operation %d of the recovery: %v", k, err)
 		}
 		abandon(in)
@@ -91,7 +91,7 @@ func TestUnsyncedCommitsMayBeLostInAPowerCut(t *testing.T) {
 func TestAnotherMountIsAsGoodAsAPowerCut(t *testing.T) {
 	m := newMachine(t)
 	dir := killedAndDamaged(t, m, bootOfWorkload)
-	lock, err := disk.OS.OpenFile(filepath.Join(dir, lockName), os.O_RDWR, 0)
+	lock, err := vfs.OS.OpenFile(filepath.Join(dir, lockName), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestAnotherMountIsAsGoodAsAPowerCut(t *testing.T) {
 	if err := writeLock(lock.OSFile(), "open 0123456789abcdef 0123456789abcdef"); err != nil {
 		t.Fatal(err)
 	}
-	in, err := m.open(dir, disk.OS, false, withBootID(bootOfWorkload))
+	in, err := m.open(dir, vfs.OS, false, withBootID(bootOfWorkload))
 	if err != nil || in.Seq() != 3 {
 		t.Fatalf("open: %v", err)
 	}
@@ -117,12 +117,12 @@ func TestCopyOfAStateIsOnTheDiskBeforeACommit(t *testing.T) {
 			copied := filepath.Join(root, "s")
 			want := predict(t, m.rt, m.wasm, Atomic, append(repairSteps(), event("one more", do("one", 16, 9))))
 			killed := damaged{mode: Atomic, hurt: func(*damager) {}}
-			dir, _, err := killed.make(m, disk.OS, scratch.Dir(t))
+			dir, _, err := killed.make(m, vfs.OS, scratch.Dir(t))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if closed {
-				in, err := m.open(dir, disk.OS, false, withBootID(bootOfWorkload))
+				in, err := m.open(dir, vfs.OS, false, withBootID(bootOfWorkload))
 				if err == nil {
 					err = in.Close(bg)
 				}
@@ -180,7 +180,7 @@ func TestCopyOfAStateIsOnTheDiskBeforeACommit(t *testing.T) {
 			if err := after.Write(work); err != nil {
 				t.Fatal(err)
 			}
-			if in, err = m.open(filepath.Join(work, "s"), disk.OS, false, withBootID(bootAfterCut)); err != nil {
+			if in, err = m.open(filepath.Join(work, "s"), vfs.OS, false, withBootID(bootAfterCut)); err != nil {
 				t.Fatalf("after a power cut: %v", err)
 			}
 			defer func() { abandon(in) }()
@@ -198,7 +198,7 @@ func TestCopyOfAStateIsOnTheDiskBeforeACommit(t *testing.T) {
 // held against the pages of the next growth.
 func TestSumsBehindTheEndAreForgotten(t *testing.T) {
 	m, dir := newMachine(t), filepath.Join(scratch.Dir(t), "s")
-	in, err := m.open(dir, disk.OS, true)
+	in, err := m.open(dir, vfs.OS, true)
 	if err == nil {
 		err = in.Close(bg)
 	}
@@ -214,7 +214,7 @@ func TestSumsBehindTheEndAreForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if in, err = m.open(dir, disk.OS, false); err != nil {
+		if in, err = m.open(dir, vfs.OS, false); err != nil {
 			t.Fatal(err)
 		}
 		if err := runEvent(in, event("growth", do("grow", 1), do("one", 65536, 1)), nil); err != nil {

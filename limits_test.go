@@ -122,11 +122,11 @@ func (d *smallDisk) remount(flags uintptr) {
 	}
 }
 
-// openAtomic makes an atomic state with a memory of 512 KiB and the smallest journal. All its pages have blocks:
+// openAtomic makes an atomic state with a memory of 512 KiB and the smallest wal. All its pages have blocks:
 // this file system gives a page one when it is first read, too.
 func (d *smallDisk) openAtomic() *mmrun.Instance {
 	d.t.Helper()
-	in, err := mmrun.Open(ctx, newRuntime(d.t), d.state(), guests.Load(d.t, "stores"), mmrun.WithJournalSize(mmrun.MinJournalSize))
+	in, err := mmrun.Open(ctx, newRuntime(d.t), d.state(), guests.Load(d.t, "stores"), mmrun.WithWALSize(mmrun.MinWALSize))
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestDiskFullRefusesContinuousGrowth(t *testing.T) {
 	closeInstance(t, in)
 }
 
-// An event too large for the journal needs a larger segment. Without room for that it is rolled back.
+// An event too large for the wal needs a larger segment. Without room for that it is rolled back.
 func TestDiskFullRollsBackALargeEvent(t *testing.T) {
 	d := newSmallDisk(t, 2<<20)
 	in := d.openAtomic()
@@ -242,8 +242,8 @@ func setMeta(in *mmrun.Instance, n int) error {
 	})
 }
 
-// fillJournal makes events until one fails, and tells what the state was before that one.
-func fillJournal(t *testing.T, in *mmrun.Instance) (last string) {
+// fillWAL makes events until one fails, and tells what the state was before that one.
+func fillWAL(t *testing.T, in *mmrun.Instance) (last string) {
 	t.Helper()
 	for i := range uint64(100_000) {
 		seq := in.Seq()
@@ -255,24 +255,24 @@ func fillJournal(t *testing.T, in *mmrun.Instance) (last string) {
 			return content(t, in)
 		}
 	}
-	t.Fatal("100000 events without a checkpoint in a journal of 128 KiB")
+	t.Fatal("100000 events without a checkpoint in a wal of 128 KiB")
 	return ""
 }
 
-// A checkpoint that finds no room leaves all as it was. Events go on for as long as the journal has room, fail then,
+// A checkpoint that finds no room leaves all as it was. Events go on for as long as the wal has room, fail then,
 // and go on when there is room on the disk again.
 func TestDiskFullPutsCheckpointsOff(t *testing.T) {
 	d := newSmallDisk(t, 2<<20)
 	in := d.openAtomic()
 	d.fill()
 	if err := setMeta(in, 40_000); err != nil {
-		t.Fatalf("there is room in the journal: %v", err)
+		t.Fatalf("there is room in the wal: %v", err)
 	}
 	wantNoSpace(t, "a checkpoint", in.Checkpoint())
 	call(t, in, "one", 16, 1)
 	wantNoSpace(t, "another checkpoint", in.Checkpoint())
-	last := fillJournal(t, in)
-	if again := fillJournal(t, in); again != last {
+	last := fillWAL(t, in)
+	if again := fillWAL(t, in); again != last {
 		t.Errorf("an event that failed changed the state:\n got %s\nwant %s", again, last)
 	}
 
@@ -299,7 +299,7 @@ func TestDiskFullPutsCheckpointsOff(t *testing.T) {
 // from the store. So a full disk is met by the checkpoint.
 func TestDiskFullUnderASparseMemory(t *testing.T) {
 	d := newSmallExt4(t, 16<<20)
-	in, err := mmrun.Open(ctx, newRuntime(t), d.state(), guests.Load(t, "stores"), mmrun.WithJournalSize(mmrun.MinJournalSize))
+	in, err := mmrun.Open(ctx, newRuntime(t), d.state(), guests.Load(t, "stores"), mmrun.WithWALSize(mmrun.MinWALSize))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +314,7 @@ func TestDiskFullUnderASparseMemory(t *testing.T) {
 	}
 	call(t, in, "touch", 16, 1, 1500, 5)
 	wantNoSpace(t, "a checkpoint of 1500 new pages", in.Checkpoint())
-	last := fillJournal(t, in)
+	last := fillWAL(t, in)
 	killed := filepath.Join(scratch.Dir(t), "killed")
 	readSnapshot(t, d.state()).write(t, killed)
 	copied := open(t, newRuntime(t), killed, nil)
@@ -335,12 +335,12 @@ func TestDiskFullAtCloseAndOpen(t *testing.T) {
 	in := d.openAtomic()
 	d.fill()
 	if err := setMeta(in, 40_000); err != nil {
-		t.Fatalf("there is room in the journal: %v", err)
+		t.Fatalf("there is room in the wal: %v", err)
 	}
-	last := fillJournal(t, in)
+	last := fillWAL(t, in)
 	wantNoSpace(t, "close", in.Close(ctx))
 	if _, err := mmrun.Open(ctx, newRuntime(t), d.state(), nil); err == nil {
-		t.Error("a state whose journal cannot be folded was opened")
+		t.Error("a state whose wal cannot be folded was opened")
 	} else {
 		wantNoSpace(t, "open", err)
 	}
@@ -359,7 +359,7 @@ func TestDiskFullLeavesNoHalfState(t *testing.T) {
 				d.fill()
 				d.cutFiller(room)
 				in, err := mmrun.Open(ctx, newRuntime(t), d.state(), guests.Load(t, "stores"),
-					mmrun.WithMode(mode), mmrun.WithJournalSize(mmrun.MinJournalSize))
+					mmrun.WithMode(mode), mmrun.WithWALSize(mmrun.MinWALSize))
 				if err == nil {
 					closeInstance(t, in)
 				} else {
@@ -529,7 +529,7 @@ func TestFileSizeLimitEndsNoProcess(t *testing.T) {
 }
 
 func workUnderFileSizeLimit(t *testing.T, dir string, mode mmrun.Mode) {
-	in, err := mmrun.Open(ctx, newRuntime(t), dir, guests.Load(t, "stores"), mmrun.WithMode(mode), mmrun.WithJournalSize(mmrun.MinJournalSize))
+	in, err := mmrun.Open(ctx, newRuntime(t), dir, guests.Load(t, "stores"), mmrun.WithMode(mode), mmrun.WithWALSize(mmrun.MinWALSize))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -570,7 +570,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) {
 			d := newSmallDisk(t, 2<<20)
-			in := open(t, newRuntime(t), d.state(), guests.Load(t, "stores"), mmrun.WithMode(mode), mmrun.WithJournalSize(mmrun.MinJournalSize))
+			in := open(t, newRuntime(t), d.state(), guests.Load(t, "stores"), mmrun.WithMode(mode), mmrun.WithWALSize(mmrun.MinWALSize))
 			call(t, in, "one", 8, 42)
 			seq := in.Seq()
 			closeInstance(t, in)
@@ -608,11 +608,11 @@ func TestDeletedStateDirectory(t *testing.T) {
 			root := scratch.Dir(t)
 			rt := newRuntime(t)
 			neighbour := filepath.Join(root, "neighbour")
-			closeInstance(t, open(t, rt, neighbour, guests.Load(t, "stores"), mmrun.WithJournalSize(mmrun.MinJournalSize)))
+			closeInstance(t, open(t, rt, neighbour, guests.Load(t, "stores"), mmrun.WithWALSize(mmrun.MinWALSize)))
 			want := readFiles(t, neighbour)
 
 			dir := filepath.Join(root, "s")
-			in, err := mmrun.Open(ctx, rt, dir, guests.Load(t, "stores"), mmrun.WithMode(mode), mmrun.WithJournalSize(mmrun.MinJournalSize))
+			in, err := mmrun.Open(ctx, rt, dir, guests.Load(t, "stores"), mmrun.WithMode(mode), mmrun.WithWALSize(mmrun.MinWALSize))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -620,7 +620,7 @@ func TestDeletedStateDirectory(t *testing.T) {
 				t.Fatal(err)
 			}
 			var failed error
-			for i := range uint64(3000) { // the journal is folded several times
+			for i := range uint64(3000) { // the wal is folded several times
 				if _, failed = in.Call(ctx, "one", i%16*4096, i); failed != nil {
 					break
 				}

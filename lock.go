@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mmrun/mmrun/journal"
+	"github.com/mmrun/mmrun/wal"
 )
 
 // The lock file of a state holds two lines: the process id of its owner, and a note for the next one, which is one of
@@ -33,8 +33,8 @@ type lastOwner struct {
 	synced bool // and on the disk is what an owner puts there as it goes on: the files, up to the last checkpoint
 }
 
-// unexplained is an error if the journal breaks off and that cannot be what a power cut has left.
-func (l lastOwner) unexplained(rec journal.Recovery) error {
+// unexplained is an error if the wal breaks off and that cannot be what a power cut has left.
+func (l lastOwner) unexplained(rec wal.Recovery) error {
 	if !rec.Torn || !l.cached {
 		return nil
 	}

@@ -234,10 +234,10 @@ func anySequence(t *rapid.T, cache wazero.CompilationCache, scratch, guest strin
 	}
 	defer os.RemoveAll(scratch)
 	mode := rapid.SampledFrom([]mmrun.Mode{mmrun.Atomic, mmrun.Atomic, mmrun.Atomic, mmrun.Continuous}).Draw(t, "mode")
-	journal := rapid.SampledFrom([]int64{mmrun.MinJournalSize, 1 << 20}).Draw(t, "journal size")
+	wal := rapid.SampledFrom([]int64{mmrun.MinWALSize, 1 << 20}).Draw(t, "wal size")
 	sync := rapid.SampledFrom([]mmrun.SyncPolicy{mmrun.SyncNever, mmrun.SyncAlways}).Draw(t, "sync")
 	w := &crashtest.Workload{Guest: guest, Wasm: wasm, OnlyCommits: mode == mmrun.Continuous}
-	p := newPair(t, cache, scratch, w, mode, mmrun.WithJournalSize(journal), mmrun.WithSync(sync))
+	p := newPair(t, cache, scratch, w, mode, mmrun.WithWALSize(wal), mmrun.WithSync(sync))
 	event := func(t *rapid.T) crashtest.Event {
 		e := p.twin.Event(rapid.Uint64Range(0, 1<<20).Draw(t, "number"))
 		t.Log(e)
@@ -248,7 +248,7 @@ func anySequence(t *rapid.T, cache wazero.CompilationCache, scratch, guest strin
 			p.t = t
 			p.event(event(t), rapid.Bool().Draw(t, "by call"))
 		},
-		"events": func(t *rapid.T) { // enough for pages to become idle, and for journals to fill
+		"events": func(t *rapid.T) { // enough for pages to become idle, and for wals to fill
 			p.t = t
 			first := rapid.Uint64Range(0, 1<<20).Draw(t, "first number")
 			for i := range rapid.Uint64Range(2, 60).Draw(t, "count") {
@@ -326,9 +326,9 @@ func anySequence(t *rapid.T, cache wazero.CompilationCache, scratch, guest strin
 }
 
 // big is a pair over the guest that writes raw pages, with a memory of so many wasm pages.
-func big(t *testing.T, wasmPages uint64, journal int64) *pair {
+func big(t *testing.T, wasmPages uint64, wal int64) *pair {
 	w := &crashtest.Workload{Guest: "stores", Wasm: guests.Load(t, "stores")}
-	p := newPair(t, sharedCache(t), scratch.Dir(t), w, mmrun.Atomic, mmrun.WithJournalSize(journal))
+	p := newPair(t, sharedCache(t), scratch.Dir(t), w, mmrun.Atomic, mmrun.WithWALSize(wal))
 	p.event(one("grow", wasmPages-1), true)
 	return p
 }
@@ -362,9 +362,9 @@ func exercise(t *testing.T, p *pair, big crashtest.Event) {
 	t.Logf("%d events, %d queries, %d openings", p.done.events, p.done.views, p.done.openings)
 }
 
-// A record that is larger than a segment of the journal gets one grown for it.
+// A record that is larger than a segment of the wal gets one grown for it.
 func TestEventLargerThanASegment(t *testing.T) {
-	p := big(t, 80, mmrun.MinJournalSize)
+	p := big(t, 80, mmrun.MinWALSize)
 	exercise(t, p, one("random", 7, 20_000))
 }
 
@@ -375,7 +375,7 @@ func TestEventOfManyPages(t *testing.T) {
 		t.Skip("writes 40 MiB a few times")
 	}
 	const pages = 10_000 // of 4 KiB
-	p := big(t, 700, mmrun.DefaultJournalSize)
+	p := big(t, 700, mmrun.DefaultWALSize)
 	event := one("touch", 500, 1, pages, 42)
 	p.event(event, true)
 	if got := p.in.Stats().PrivatePages; got > 1000 {
@@ -385,13 +385,13 @@ func TestEventOfManyPages(t *testing.T) {
 	exercise(t, p, event)
 }
 
-// An event may fill what would not fit into the journal at all.
+// An event may fill what would not fit into the wal at all.
 func TestEventFillsWholeMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes 20 MiB a few times")
 	}
 	const bytes = 20 << 20
-	p := big(t, bytes>>16, mmrun.MinJournalSize)
+	p := big(t, bytes>>16, mmrun.MinWALSize)
 	p.event(one("fill", 0, bytes, 1), true)
 	p.look()
 	exercise(t, p, one("copy", 4096, 0, bytes-4096))

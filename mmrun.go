@@ -272,7 +272,7 @@ func (in *Instance) Sync() error {
 	return in.keeper.sync()
 }
 
-// Checkpoint folds the journal into the memory file and the globals file and returns when that
+// Checkpoint folds the wal into the memory file and the globals file and returns when that
 // is durable. Events go on meanwhile; what they commit is not part of it. In Continuous mode it
 // is Sync.
 func (in *Instance) Checkpoint() error {

@@ -12,9 +12,9 @@ import (
 	"github.com/tetratelabs/wazero"
 
 	"github.com/mmrun/mmrun/globalsfile"
-	"github.com/mmrun/mmrun/internal/disk"
-	"github.com/mmrun/mmrun/journal"
 	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/wal"
 )
 
 // Open resumes the instance kept in dir, or creates it there from wasm. A nil wasm takes the
@@ -131,7 +131,7 @@ func (in *Instance) fileError(err error) error {
 	switch {
 	case errors.Is(err, globalsfile.ErrTorn):
 		return asKind(ErrTorn, fmt.Errorf("state %s: %w (nothing is left that could be opened)", in.dir, err))
-	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, journal.ErrCorrupt), errors.Is(err, mmapmem.ErrSum), errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, wal.ErrCorrupt), errors.Is(err, mmapmem.ErrSum), errors.Is(err, fs.ErrNotExist):
 		return asKind(ErrCorrupt, fmt.Errorf("state %s: %w (run: mmrun verify %s)", in.dir, err, in.dir))
 	case errors.Is(err, globalsfile.ErrVersion):
 		return asKind(ErrUnsupported, fmt.Errorf("state %s: %w", in.dir, err))
@@ -160,7 +160,7 @@ func (in *Instance) checkModule(wasm []byte, want [32]byte) ([]byte, error) {
 	return wasm, nil
 }
 
-// openFiles opens memory and journal, recovers, and converts the state to the mode asked for.
+// openFiles opens memory and wal, recovers, and converts the state to the mode asked for.
 func (in *Instance) openFiles(sidecar *globalsfile.File, has Mode, torn bool) error {
 	in.mode = has
 	if in.opts.mode != 0 {
@@ -171,7 +171,7 @@ func (in *Instance) openFiles(sidecar *globalsfile.File, has Mode, torn bool) er
 			return in.fileError(err)
 		}
 	}
-	var memory disk.File
+	var memory vfs.File
 	if in.guest.info.Memory != nil {
 		var err error
 		if memory, err = in.openFile(memoryName); err != nil {
@@ -215,7 +215,7 @@ func (in *Instance) syncCopied() error {
 	return nil
 }
 
-func (in *Instance) openFile(name string) (disk.File, error) {
+func (in *Instance) openFile(name string) (vfs.File, error) {
 	f, err := in.opts.fs.OpenFile(filepath.Join(in.dir, name), os.O_RDWR, filePerm)
 	if err != nil {
 		return nil, err

@@ -7,7 +7,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // Mode says what a crash can cost.
@@ -86,39 +86,39 @@ func (p SyncPolicy) String() string {
 }
 
 const (
-	// DefaultJournalSize is the size of a journal's two segments together: 16 MiB.
-	DefaultJournalSize = 16 << 20
-	// MinJournalSize is the least that WithJournalSize accepts: 128 KiB.
-	MinJournalSize = 128 << 10
+	// DefaultWALSize is the size of a wal's two segments together: 16 MiB.
+	DefaultWALSize = 16 << 20
+	// MinWALSize is the least that WithWALSize accepts: 128 KiB.
+	MinWALSize = 128 << 10
 )
 
 // Option is an argument of Open.
 type Option func(*options)
 
 type options struct {
-	mode        Mode // 0: the state's, or Atomic
-	sync        SyncPolicy
-	config      wazero.ModuleConfig
-	journalSize int64
-	logger      *slog.Logger
-	acceptTorn  bool
-	fs          disk.FS
-	bootID      func() [16]byte
+	mode       Mode // 0: the state's, or Atomic
+	sync       SyncPolicy
+	config     wazero.ModuleConfig
+	walSize    int64
+	logger     *slog.Logger
+	acceptTorn bool
+	fs         vfs.FS
+	bootID     func() [16]byte
 }
 
 func newOptions(opts []Option) (*options, error) {
 	o := &options{
-		config:      wazero.NewModuleConfig(),
-		journalSize: DefaultJournalSize,
-		logger:      slog.New(slog.DiscardHandler),
-		fs:          disk.OS,
-		bootID:      bootID,
+		config:  wazero.NewModuleConfig(),
+		walSize: DefaultWALSize,
+		logger:  slog.New(slog.DiscardHandler),
+		fs:      vfs.OS,
+		bootID:  bootID,
 	}
 	for _, opt := range opts {
 		opt(o)
 	}
-	if o.journalSize < MinJournalSize {
-		return nil, fmt.Errorf("journal size %d: the least is %d bytes", o.journalSize, MinJournalSize)
+	if o.walSize < MinWALSize {
+		return nil, fmt.Errorf("wal size %d: the least is %d bytes", o.walSize, MinWALSize)
 	}
 	return o, nil
 }
@@ -137,9 +137,9 @@ func WithSync(p SyncPolicy) Option { return func(o *options) { o.sync = p } }
 // wazero's documentation.
 func WithModuleConfig(c wazero.ModuleConfig) Option { return func(o *options) { o.config = c } }
 
-// WithJournalSize sets the size of the journal's two segments together, in bytes, for a state
+// WithWALSize sets the size of the wal's two segments together, in bytes, for a state
 // that is created. An existing state keeps the size it has.
-func WithJournalSize(n int64) Option { return func(o *options) { o.journalSize = n } }
+func WithWALSize(n int64) Option { return func(o *options) { o.walSize = n } }
 
 // WithLogger receives what happens in the background: recoveries, checkpoints, failures.
 func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l } }
@@ -149,7 +149,7 @@ func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l 
 func WithAcceptTorn() Option { return func(o *options) { o.acceptTorn = true } }
 
 // withFS replaces the file operations, for fault injection.
-func withFS(fs disk.FS) Option { return func(o *options) { o.fs = fs } }
+func withFS(fs vfs.FS) Option { return func(o *options) { o.fs = fs } }
 
 // withBootID replaces the identity of the machine's boot, for tests of power loss.
 func withBootID(id [16]byte) Option {

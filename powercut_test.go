@@ -29,7 +29,7 @@ import (
 // it. The device's backing file lies on an XFS of the test's own, and a cut is a clone of that file
 // (FICLONE). The clone is made under the file's lock, so it holds exactly the writes that the device
 // had done at one instant: what was in the page cache of the file system above it is gone, as in a
-// real cut. The clone is mounted, which replays the file system's own journal, and the state in it is
+// real cut. The clone is mounted, which replays the file system's own wal, and the state in it is
 // opened as on the next boot.
 //
 // The oracle is outside: the process reports each commit that it has been told to be durable, and the
@@ -286,7 +286,7 @@ func TestPowerCutChild(t *testing.T) {
 	ctx := context.Background()
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
 	in, err := Open(ctx, rt, dir, guests.Load(t, "stores"), WithMode(w.mode), WithSync(w.sync),
-		WithJournalSize(MinJournalSize), withBootID([16]byte{1}))
+		WithWALSize(MinWALSize), withBootID([16]byte{1}))
 	if err != nil {
 		t.Fatal(err)
 	}

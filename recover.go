@@ -9,15 +9,15 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
-	"github.com/mmrun/mmrun/internal/disk"
-	"github.com/mmrun/mmrun/journal"
 	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/wal"
 )
 
 // memorySize is the length of the memory file. Shorter than the committed memory is damage. That is
-// to be found before the journal is replayed, which makes the file as long as the records want it:
+// to be found before the wal is replayed, which makes the file as long as the records want it:
 // what had been cut off would come back as zeros.
-func (in *Instance) memorySize(memory disk.File) (int64, error) {
+func (in *Instance) memorySize(memory vfs.File) (int64, error) {
 	size, err := memory.Size()
 	if err != nil {
 		return 0, in.fileError(err)
@@ -31,7 +31,7 @@ func (in *Instance) memorySize(memory disk.File) (int64, error) {
 
 // fitMemory makes the memory file as long as the committed memory. What lies behind it was never
 // committed: growth extends the file inside an event.
-func (in *Instance) fitMemory(memory disk.File) error {
+func (in *Instance) fitMemory(memory vfs.File) error {
 	if memory == nil {
 		return nil
 	}
@@ -48,7 +48,7 @@ func (in *Instance) fitMemory(memory disk.File) error {
 }
 
 // mapMemory maps the file for the guest.
-func (in *Instance) mapMemory(memory disk.File, kind mmapmem.Kind) error {
+func (in *Instance) mapMemory(memory vfs.File, kind mmapmem.Kind) error {
 	if memory == nil {
 		return nil
 	}
@@ -62,8 +62,8 @@ func (in *Instance) mapMemory(memory disk.File, kind mmapmem.Kind) error {
 	return mem.EnsureFile(uint64(in.state.MemoryPages) * mmapmem.WasmPageSize)
 }
 
-// openAtomic recovers: it replays what the journal holds beyond the newest slot.
-func (in *Instance) openAtomic(sidecar *globalsfile.File, memory disk.File) error {
+// openAtomic recovers: it replays what the wal holds beyond the newest slot.
+func (in *Instance) openAtomic(sidecar *globalsfile.File, memory vfs.File) error {
 	fo := &folder{dir: in.dir, memory: memory, sidecar: sidecar, logger: in.opts.logger, state: cloneState(in.state)}
 	if memory != nil {
 		if _, err := in.memorySize(memory); err != nil {
@@ -76,7 +76,7 @@ func (in *Instance) openAtomic(sidecar *globalsfile.File, memory disk.File) erro
 		fo.sums = mmapmem.NewSums(f)
 		fo.patcher = mmapmem.NewPatcher(memory, fo.sums)
 	}
-	j, err := in.openJournal()
+	j, err := in.openWAL()
 	if err != nil {
 		return err
 	}
@@ -94,15 +94,15 @@ func (in *Instance) openAtomic(sidecar *globalsfile.File, memory disk.File) erro
 	if err := in.mapMemory(memory, mmapmem.Private); err != nil {
 		return err
 	}
-	in.keeper = &atomicKeeper{in: in, journal: j, folder: fo, folded: in.state.Seq}
+	in.keeper = &atomicKeeper{in: in, wal: j, folder: fo, folded: in.state.Seq}
 	return nil
 }
 
-// openJournal opens the journal at the size it has: that of the smaller segment, since a
+// openWAL opens the wal at the size it has: that of the smaller segment, since a
 // large commit may have grown one.
-func (in *Instance) openJournal() (*journal.Journal, error) {
+func (in *Instance) openWAL() (*wal.Log, error) {
 	size := int64(0)
-	for _, name := range journalNames {
+	for _, name := range walNames {
 		fi, err := os.Stat(filepath.Join(in.dir, name))
 		if err != nil {
 			return nil, in.fileError(err)
@@ -111,7 +111,7 @@ func (in *Instance) openJournal() (*journal.Journal, error) {
 			size = fi.Size()
 		}
 	}
-	j, err := journal.Open(in.opts.fs, in.dir, max(size, journal.MinSize))
+	j, err := wal.Open(in.opts.fs, in.dir, max(size, wal.MinSize))
 	if err != nil {
 		return nil, in.fileError(err)
 	}
@@ -119,9 +119,9 @@ func (in *Instance) openJournal() (*journal.Journal, error) {
 	return j, nil
 }
 
-// recover is a checkpoint of all that the journal holds. It may be killed at any point and run
+// recover is a checkpoint of all that the wal holds. It may be killed at any point and run
 // again: the slot is written last, and until then the records are there.
-func (in *Instance) recover(j *journal.Journal, fo *folder) error {
+func (in *Instance) recover(j *wal.Log, fo *folder) error {
 	// The write-ahead rule holds here too: after a kill the records may be in the page cache only.
 	if !in.last.closed {
 		if err := j.SyncFiles(); err != nil {
@@ -129,7 +129,7 @@ func (in *Instance) recover(j *journal.Journal, fo *folder) error {
 		}
 	}
 	from := in.state.Seq
-	rec, err := j.Replay(from, func(r journal.Record) error {
+	rec, err := j.Replay(from, func(r wal.Record) error {
 		if fo.memory != nil {
 			if err := in.checkRecord(r, fo); err != nil {
 				return err
@@ -141,7 +141,7 @@ func (in *Instance) recover(j *journal.Journal, fo *folder) error {
 		return err
 	}
 	if err := in.last.unexplained(rec); err != nil {
-		return fmt.Errorf("%w: %w", journal.ErrCorrupt, err)
+		return fmt.Errorf("%w: %w", wal.ErrCorrupt, err)
 	}
 	if rec.Records > 0 {
 		if err := fo.publish(); err != nil {
@@ -156,14 +156,14 @@ func (in *Instance) recover(j *journal.Journal, fo *folder) error {
 
 // checkRecord refuses a record that does not fit the module before it is applied, and makes the
 // file as long as its memory.
-func (in *Instance) checkRecord(r journal.Record, fo *folder) error {
+func (in *Instance) checkRecord(r wal.Record, fo *folder) error {
 	if r.WasmPages < fo.state.MemoryPages || r.WasmPages > in.guest.maxPages() {
-		return fmt.Errorf("%w: commit %d has a memory of %d wasm pages", journal.ErrCorrupt, r.Seq, r.WasmPages)
+		return fmt.Errorf("%w: commit %d has a memory of %d wasm pages", wal.ErrCorrupt, r.Seq, r.WasmPages)
 	}
 	end := uint64(r.WasmPages) * mmapmem.WasmPageSize
 	for offset, data := range r.Ranges() {
 		if uint64(offset)+uint64(len(data)) > end {
-			return fmt.Errorf("%w: commit %d writes behind its memory", journal.ErrCorrupt, r.Seq)
+			return fmt.Errorf("%w: commit %d writes behind its memory", wal.ErrCorrupt, r.Seq)
 		}
 	}
 	if r.WasmPages == fo.state.MemoryPages && fo.long {
@@ -179,10 +179,10 @@ func (in *Instance) checkRecord(r journal.Record, fo *folder) error {
 
 // settleContinuous brings the state that was read to what the event word and the file say, and
 // removes what a conversion that did not finish has left.
-func (in *Instance) settleContinuous(sidecar *globalsfile.File, memory disk.File, torn bool) error {
+func (in *Instance) settleContinuous(sidecar *globalsfile.File, memory vfs.File, torn bool) error {
 	seq, _ := sidecar.Event()
 	in.state.Seq = max(in.state.Seq, seq)
-	for _, name := range append([]string{sumsName}, journalNames...) {
+	for _, name := range append([]string{sumsName}, walNames...) {
 		if err := in.opts.fs.Remove(filepath.Join(in.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return in.fileError(err)
 		}
@@ -209,7 +209,7 @@ func tornPages(committed uint32, fileSize int64, most uint32) uint32 {
 	return uint32(min(max(int64(committed), fileSize/mmapmem.WasmPageSize), int64(most)))
 }
 
-func (in *Instance) openContinuous(sidecar *globalsfile.File, memory disk.File, torn bool) error {
+func (in *Instance) openContinuous(sidecar *globalsfile.File, memory vfs.File, torn bool) error {
 	if err := in.mapMemory(memory, mmapmem.Shared); err != nil {
 		return in.fileError(err)
 	}
@@ -235,7 +235,7 @@ func (in *Instance) openContinuous(sidecar *globalsfile.File, memory disk.File, 
 }
 
 // rewriteFile writes a file over itself, so that the next sync writes all of it.
-func rewriteFile(f disk.File) error {
+func rewriteFile(f vfs.File) error {
 	size, err := f.Size()
 	if err != nil {
 		return err

@@ -12,9 +12,9 @@ import (
 	"strconv"
 
 	"github.com/mmrun/mmrun/globalsfile"
-	"github.com/mmrun/mmrun/internal/disk"
-	"github.com/mmrun/mmrun/journal"
 	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/wal"
 )
 
 // RepairReport is what [Repair] did.
@@ -31,19 +31,19 @@ type RepairReport struct {
 var errNeedsForce = errors.New("no intact commit is left: with force it is taken as it is")
 
 // Repair brings a damaged state to its last intact commit: the last one whose bytes can all be
-// accounted for by the newest valid slot, the page sums and the journal up to its first damage. The
+// accounted for by the newest valid slot, the page sums and the wal up to its first damage. The
 // files as they were are kept in a directory beside the state. A state without damage is left alone.
 //
-// Damage that no commit can be told apart from (a page whose checksum is wrong and that the journal
+// Damage that no commit can be told apart from (a page whose checksum is wrong and that the wal
 // does not hold, a lost slot, a torn continuous state) is an error that wraps ErrCorrupt or ErrTorn,
 // and changes nothing, unless force is given: then what is there is taken as it is, and the
 // report says what is doubtful. A module that is missing or wrong can only be put back by hand.
 func Repair(dir string, force bool) (*RepairReport, error) {
-	return repairOn(disk.OS, bootID(), dir, force)
+	return repairOn(vfs.OS, bootID(), dir, force)
 }
 
 // repairOn is Repair on a file system and in a boot of the machine.
-func repairOn(fsys disk.FS, boot [16]byte, dir string, force bool) (*RepairReport, error) {
+func repairOn(fsys vfs.FS, boot [16]byte, dir string, force bool) (*RepairReport, error) {
 	dir = filepath.Clean(dir)
 	if exists, err := stateExists(dir); err != nil {
 		return nil, err
@@ -90,9 +90,9 @@ func (r *repair) do() error {
 		return asKind(ErrCorrupt, fmt.Errorf("state %s: cannot be repaired before its module is back in place: %w",
 			r.out.Dir, r.state.moduleErr))
 	}
-	// A journal that could not be read, or that a newer program has written, is not a damaged one: there may be
+	// A wal that could not be read, or that a newer program has written, is not a damaged one: there may be
 	// commits in it.
-	if err := r.state.journalErr; err != nil && !errors.Is(err, ErrCorrupt) {
+	if err := r.state.walErr; err != nil && !errors.Is(err, ErrCorrupt) {
 		return err
 	}
 	if err := r.judge(); err != nil {
@@ -129,7 +129,7 @@ func (r *repair) judge() error {
 		r.out.Lost = append(r.out.Lost, what)
 		return nil
 	}
-	if v.journalErr != nil || v.recovery.Torn {
+	if v.walErr != nil || v.recovery.Torn {
 		r.out.Lost = append(r.out.Lost, fmt.Sprintf("all commits after %d", v.state.Seq))
 	}
 	switch err := v.sidecar.Check(r.boot); {
@@ -137,7 +137,7 @@ func (r *repair) judge() error {
 		if err := doubtful(ErrTorn, "memory and globals may not belong together: %v", err); err != nil {
 			return err
 		}
-	case err != nil && v.recovery.Records == 0: // the journal does not lead on from the older slot
+	case err != nil && v.recovery.Records == 0: // the wal does not lead on from the older slot
 		if err := doubtful(ErrCorrupt, "the globals are those of commit %d, memory is newer: %v", v.slot.Seq, err); err != nil {
 			return err
 		}
@@ -167,7 +167,7 @@ func (r *repair) repairAtomic() (err error) {
 	fo := &folder{dir: dir, sidecar: sidecar, logger: slog.New(slog.DiscardHandler), state: cloneState(r.state.slot)}
 	end := int64(r.state.state.MemoryPages) * mmapmem.WasmPageSize
 	if r.state.info.Memory != nil {
-		open := func(name string) (disk.File, error) {
+		open := func(name string) (vfs.File, error) {
 			f, err := r.fs.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, filePerm)
 			if err == nil {
 				files.add(f.Close)
@@ -190,14 +190,14 @@ func (r *repair) repairAtomic() (err error) {
 			fo.patcher.Lenient()
 		}
 	}
-	// The write-ahead rule: what the journal holds may be in the page cache only.
-	if err := r.syncJournal(); err != nil {
+	// The write-ahead rule: what the wal holds may be in the page cache only.
+	if err := r.syncWAL(); err != nil {
 		return err
 	}
-	if r.state.journal != nil {
+	if r.state.wal != nil {
 		// The error, if there is one, is the damage: what came before it has been applied.
 		from := fo.state.Seq
-		if _, err := r.state.journal.Replay(from, fo.apply); err != nil && fo.state.Seq != r.state.state.Seq {
+		if _, err := r.state.wal.Replay(from, fo.apply); err != nil && fo.state.Seq != r.state.state.Seq {
 			return err
 		}
 	}
@@ -212,8 +212,8 @@ func (r *repair) repairAtomic() (err error) {
 			return err
 		}
 	}
-	// The journal comes last: until then a repair that is cut off can be run again.
-	j, err := journal.Create(r.fs, dir, r.segmentSize(), fo.state.Seq)
+	// The wal comes last: until then a repair that is cut off can be run again.
+	j, err := wal.Create(r.fs, dir, r.segmentSize(), fo.state.Seq)
 	if err != nil {
 		return err
 	}
@@ -221,10 +221,10 @@ func (r *repair) repairAtomic() (err error) {
 	return j.Close()
 }
 
-// syncJournal puts the journal's files on the disk as they are. They are written again before, since after a sync that
+// syncWAL puts the wal's files on the disk as they are. They are written again before, since after a sync that
 // failed the kernel takes pages for clean that are not on the disk.
-func (r *repair) syncJournal() error {
-	for _, name := range journalNames {
+func (r *repair) syncWAL() error {
+	for _, name := range walNames {
 		f, err := r.fs.OpenFile(filepath.Join(r.out.Dir, name), os.O_RDWR, filePerm)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -242,14 +242,14 @@ func (r *repair) syncJournal() error {
 	return nil
 }
 
-// segmentSize is the size of the journal's segments, as far as it can still be seen.
+// segmentSize is the size of the wal's segments, as far as it can still be seen.
 func (r *repair) segmentSize() int64 {
-	for _, name := range journalNames {
-		if fi, err := os.Stat(filepath.Join(r.out.Dir, name)); err == nil && fi.Size() >= MinJournalSize/2 && fi.Size() <= DefaultJournalSize {
+	for _, name := range walNames {
+		if fi, err := os.Stat(filepath.Join(r.out.Dir, name)); err == nil && fi.Size() >= MinWALSize/2 && fi.Size() <= DefaultWALSize {
 			return fi.Size()
 		}
 	}
-	return DefaultJournalSize / 2
+	return DefaultWALSize / 2
 }
 
 // repairContinuous accepts a torn state.
@@ -339,7 +339,7 @@ func (r *repair) backUpTo(backup string) error {
 }
 
 // copySparse copies a file and leaves out runs of zeros.
-func copySparse(fsys disk.FS, to, from string) (err error) {
+func copySparse(fsys vfs.FS, to, from string) (err error) {
 	src, err := fsys.OpenFile(from, os.O_RDONLY, 0)
 	if err != nil {
 		return err

@@ -12,12 +12,12 @@ import (
 	"github.com/mmrun/mmrun/internal/guests"
 )
 
-// damagedCopy makes a state with commits in its journal, copies it while it is open, as a kill
+// damagedCopy makes a state with commits in its wal, copies it while it is open, as a kill
 // would leave it, and lets damage change the copy.
 func damagedCopy(t *testing.T, commits uint64, damage func(dir string)) string {
 	t.Helper()
 	in := open(t, newRuntime(t), filepath.Join(t.TempDir(), "s"), guests.Load(t, "stores"),
-		mmrun.WithJournalSize(mmrun.MinJournalSize), mmrun.WithSync(mmrun.SyncAlways))
+		mmrun.WithWALSize(mmrun.MinWALSize), mmrun.WithSync(mmrun.SyncAlways))
 	call(t, in, "grow", 3)
 	for i := range commits {
 		call(t, in, "one", i*4096, i+1)
@@ -50,7 +50,7 @@ func flip(t *testing.T, path string, offset int64) {
 
 func TestRepairGoesBackToTheLastIntactCommit(t *testing.T) {
 	const record = 4096 + 2000 // inside one of the records
-	dir := damagedCopy(t, 40, func(dir string) { flip(t, filepath.Join(dir, "journal.0"), record) })
+	dir := damagedCopy(t, 40, func(dir string) { flip(t, filepath.Join(dir, "wal.0"), record) })
 
 	if _, err := mmrun.Open(ctx, newRuntime(t), dir, nil); !errors.Is(err, mmrun.ErrCorrupt) {
 		t.Fatalf("open gave %v, want ErrCorrupt", err)

@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mmrun/mmrun/internal/disk"
-	"github.com/mmrun/mmrun/internal/faultfs"
 	"github.com/mmrun/mmrun/internal/scratch"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/vfs/faultfs"
 )
 
 // The tests of this file disturb a repair: each operation fails once, and the power is cut before each one. What was to be
@@ -35,14 +35,14 @@ type damaged struct {
 }
 
 var damages = []damaged{
-	{name: "a record", mode: Atomic, hurt: func(d *damager) { d.flip(journalNames[1], 4096+200) }},
-	{name: "the first record", mode: Atomic, hurt: func(d *damager) { d.flip(journalNames[1], 4096+40) }},
-	{name: "header of the journal", mode: Atomic, hurt: func(d *damager) { d.flip(journalNames[0], 20) }},
-	{name: "a missing segment", mode: Atomic, hurt: func(d *damager) { d.remove(journalNames[1]) }},
+	{name: "a record", mode: Atomic, hurt: func(d *damager) { d.flip(walNames[1], 4096+200) }},
+	{name: "the first record", mode: Atomic, hurt: func(d *damager) { d.flip(walNames[1], 4096+40) }},
+	{name: "header of the wal", mode: Atomic, hurt: func(d *damager) { d.flip(walNames[0], 20) }},
+	{name: "a missing segment", mode: Atomic, hurt: func(d *damager) { d.remove(walNames[1]) }},
 	{name: "a page", mode: Atomic, force: true, accepts: true, hurt: func(d *damager) { d.flip(memoryName, 3000) }},
 	{name: "a page and a record", mode: Atomic, force: true, accepts: true, hurt: func(d *damager) {
 		d.flip(memoryName, 3000)
-		d.flip(journalNames[1], 4096+200)
+		d.flip(walNames[1], 4096+200)
 	}},
 	{name: "missing page sums", mode: Atomic, force: true, hurt: func(d *damager) { d.remove(sumsName) }},
 	{name: "a torn event", mode: Continuous, force: true, accepts: true, hurt: func(d *damager) { d.flip(globalsName, 8192) }},
@@ -50,7 +50,7 @@ var damages = []damaged{
 
 // damager changes the files of a state.
 type damager struct {
-	fs  disk.FS
+	fs  vfs.FS
 	dir string
 	err error
 }
@@ -87,7 +87,7 @@ func repairSteps() []step {
 }
 
 // make makes the damaged state below the root of fsys and returns its directory and the last commit that was synced.
-func (x *damaged) make(m *machine, fsys disk.FS, root string) (dir string, synced uint64, err error) {
+func (x *damaged) make(m *machine, fsys vfs.FS, root string) (dir string, synced uint64, err error) {
 	dir = filepath.Join(root, "s")
 	in, err := m.open(dir, fsys, true, WithMode(x.mode), WithSync(SyncNever), withBootID(bootOfWorkload))
 	if err != nil {
@@ -115,17 +115,17 @@ type outcome struct {
 
 // repaired repairs a state on a sound disk, if it needs that, and says what it is then.
 func (x *damaged) repaired(m *machine, boot [16]byte, dir string, needed bool) (o outcome, err error) {
-	report, err := repairOn(disk.OS, boot, dir, x.force)
+	report, err := repairOn(vfs.OS, boot, dir, x.force)
 	if err != nil {
 		return o, fmt.Errorf("repair: %w", err)
 	}
 	if needed && report.Backup == "" {
 		return o, fmt.Errorf("nothing was repaired: %+v", report)
 	}
-	if v, err := verifyOn(disk.OS, boot, dir); err != nil || !v.Sound {
+	if v, err := verifyOn(vfs.OS, boot, dir); err != nil || !v.Sound {
 		return o, fmt.Errorf("not sound after its repair: %+v, %w", v, err)
 	}
-	in, err := m.open(dir, disk.OS, false, withBootID(boot))
+	in, err := m.open(dir, vfs.OS, false, withBootID(boot))
 	if err != nil {
 		return o, fmt.Errorf("open after its repair: %w", err)
 	}
@@ -146,12 +146,12 @@ func (x *damaged) repaired(m *machine, boot [16]byte, dir string, needed bool) (
 // undisturbed is what an undisturbed repair makes of x.
 func (x *damaged) undisturbed(t *testing.T, m *machine, want []digest) outcome {
 	t.Helper()
-	dir, _, err := x.make(m, disk.OS, scratch.Dir(t))
+	dir, _, err := x.make(m, vfs.OS, scratch.Dir(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !x.force {
-		if _, err := m.open(dir, disk.OS, false, withBootID(bootOfWorkload)); !errors.Is(err, ErrCorrupt) {
+		if _, err := m.open(dir, vfs.OS, false, withBootID(bootOfWorkload)); !errors.Is(err, ErrCorrupt) {
 			t.Fatalf("open of the damaged state: %v, want ErrCorrupt", err)
 		}
 	}
@@ -218,7 +218,7 @@ func TestEachOperationOfARepairFails(t *testing.T) {
 					if err := os.Mkdir(root, 0o777); err != nil {
 						return err
 					}
-					dir, _, err := x.make(m, disk.OS, root)
+					dir, _, err := x.make(m, vfs.OS, root)
 					if err != nil {
 						return err
 					}
@@ -227,7 +227,7 @@ func TestEachOperationOfARepairFails(t *testing.T) {
 						return err
 					}
 					inj := faultfs.NewInjector(k, faults[f-1], k%2 == 0)
-					_, err = repairOn(faultfs.Wrap(disk.OS, inj.Layer), bootOfWorkload, dir, x.force)
+					_, err = repairOn(faultfs.Wrap(vfs.OS, inj.Layer), bootOfWorkload, dir, x.force)
 					if len(inj.Failed()) == 0 {
 						ops.Store(int64(k - 1))
 						return err
@@ -363,14 +363,14 @@ func (c *repairCut) check(m *machine, root string, im cutJob) error {
 		return err
 	}
 	dir := filepath.Join(root, "s")
-	v, err := verifyOn(disk.OS, bootAfterCut, dir)
+	v, err := verifyOn(vfs.OS, bootAfterCut, dir)
 	if err != nil {
 		return err
 	}
 	if im.floor > 0 && !v.Sound {
 		return fmt.Errorf("a repair had ended: %+v", v)
 	}
-	if in, err := m.open(dir, disk.OS, false, withBootID(bootAfterCut)); err == nil {
+	if in, err := m.open(dir, vfs.OS, false, withBootID(bootAfterCut)); err == nil {
 		abandon(in)
 	} else if c.mode == Continuous && !errors.Is(err, ErrTorn) {
 		return fmt.Errorf("the state was torn, and is something else now: %w", err)
@@ -433,11 +433,11 @@ func TestEachSyncOfARepairIsNeeded(t *testing.T) {
 	t.Logf("%d syncs\n%s", len(sites), table)
 }
 
-// A journal that cannot be read is not one that is damaged: a repair that took it for that would throw its commits away.
-func TestRepairLeavesAJournalAloneThatCannotBeRead(t *testing.T) {
+// A wal that cannot be read is not one that is damaged: a repair that took it for that would throw its commits away.
+func TestRepairLeavesAWALAloneThatCannotBeRead(t *testing.T) {
 	m := newMachine(t)
 	x := damaged{mode: Atomic, hurt: func(d *damager) { d.flip(memoryName, 3000) }}
-	dir, _, err := x.make(m, disk.OS, scratch.Dir(t))
+	dir, _, err := x.make(m, vfs.OS, scratch.Dir(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -445,8 +445,8 @@ func TestRepairLeavesAJournalAloneThatCannotBeRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unreadable := faultfs.Wrap(disk.OS, func(op *faultfs.Op, do func() error) error {
-		if op.Kind == faultfs.ReadAt && filepath.Base(op.Path) == journalNames[0] {
+	unreadable := faultfs.Wrap(vfs.OS, func(op *faultfs.Op, do func() error) error {
+		if op.Kind == faultfs.ReadAt && filepath.Base(op.Path) == walNames[0] {
 			return syscall.EIO
 		}
 		return do()

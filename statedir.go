@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // The files of a state directory:
@@ -20,7 +20,7 @@ import (
 //	memory        linear memory; byte i is address i; sparse in atomic mode
 //	memory.sums   checksums of its pages as of the last checkpoint (atomic mode)
 //	globals       the sidecar: globals and the other small state
-//	journal.0/.1  the redo log (atomic mode)
+//	wal.0/.1  the redo log (atomic mode)
 //	lock          held by the owner, with its process id inside
 const (
 	moduleName  = "module.wasm"
@@ -33,7 +33,7 @@ const (
 	dirPerm  = 0o777
 )
 
-var journalNames = []string{"journal.0", "journal.1"}
+var walNames = []string{"wal.0", "wal.1"}
 
 // nextBuild keeps the directories that one process builds at the same time apart.
 var nextBuild atomic.Int64
@@ -70,7 +70,7 @@ func newDirPrefix(dir string) string { return "." + filepath.Base(dir) + ".new-"
 // buildDir makes a directory beside dir, lets fill put a state into it, and renames it to dir:
 // a state directory is there whole or not at all. The lock of the new state is returned; it was
 // held from before the directory got its name.
-func buildDir(fsys disk.FS, dir string, fill func(building string) error) (*os.File, error) {
+func buildDir(fsys vfs.FS, dir string, fill func(building string) error) (*os.File, error) {
 	parent := filepath.Dir(dir)
 	removeAbandoned(parent, newDirPrefix(dir))
 	building := filepath.Join(parent, newDirPrefix(dir)+strconv.Itoa(os.Getpid())+"-"+strconv.FormatInt(nextBuild.Add(1), 10))
@@ -145,7 +145,7 @@ func removeBuilding(path string) {
 }
 
 // writeFile writes a new file and makes its content durable.
-func writeFile(fsys disk.FS, path string, data []byte) error {
+func writeFile(fsys vfs.FS, path string, data []byte) error {
 	f, err := fsys.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm)
 	if err != nil {
 		return err
@@ -159,7 +159,7 @@ func writeFile(fsys disk.FS, path string, data []byte) error {
 // syncNames makes durable the name of a state directory and those in it. Whoever gave them may have been
 // killed before that: without this sync a power cut could take the directory, or bring back an
 // older globals file, after commits in it have been acknowledged as durable.
-func syncNames(fsys disk.FS, dir string) error {
+func syncNames(fsys vfs.FS, dir string) error {
 	if err := fsys.SyncDir(dir); err != nil {
 		return err
 	}

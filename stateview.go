@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
-	"github.com/mmrun/mmrun/internal/disk"
-	"github.com/mmrun/mmrun/journal"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/rewriter"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/wal"
 )
 
 // stateView is the small state of a directory as somebody may read it who does not own it: without
@@ -28,23 +28,23 @@ type stateView struct {
 	info      rewriter.Info
 	fits      bool // the module is that of the state, and info and slot have the same shape
 
-	journal    *journal.View // nil in Continuous mode, and if it cannot be read
-	recovery   journal.Recovery
-	journalErr error
+	wal      *wal.View // nil in Continuous mode, and if it cannot be read
+	recovery wal.Recovery
+	walErr   error
 
-	record func(journal.Record) // told of each record behind the slot, may be nil
+	record func(wal.Record) // told of each record behind the slot, may be nil
 }
 
 // problem is the first reason for which Open would refuse the state.
-func (v *stateView) problem() error { return cmp.Or(v.moduleErr, v.journalErr) }
+func (v *stateView) problem() error { return cmp.Or(v.moduleErr, v.walErr) }
 
-// readState reads sidecar, module and journal. An error means that there is no small state to show.
-func readState(fsys disk.FS, dir string, record func(journal.Record)) (*stateView, error) {
+// readState reads sidecar, module and wal. An error means that there is no small state to show.
+func readState(fsys vfs.FS, dir string, record func(wal.Record)) (*stateView, error) {
 	v := &stateView{dir: dir, record: record}
 	place := &Instance{dir: dir} // for messages
-	// The journal is read first: what a checkpoint puts into the slot meanwhile is in the journal
+	// The wal is read first: what a checkpoint puts into the slot meanwhile is in the wal
 	// as well, the other way round it might be missing from both.
-	view, journalErr := journal.Inspect(fsys, dir)
+	view, walErr := wal.Inspect(fsys, dir)
 	var err error
 	v.slot, v.sidecar, err = globalsfile.Inspect(fsys, filepath.Join(dir, globalsName))
 	if err != nil {
@@ -58,11 +58,11 @@ func readState(fsys disk.FS, dir string, record func(journal.Record)) (*stateVie
 		v.settleContinuous()
 		return v, nil
 	}
-	if v.journal = view; journalErr == nil {
-		v.recovery, journalErr = view.Replay(v.slot.Seq, v.apply)
+	if v.wal = view; walErr == nil {
+		v.recovery, walErr = view.Replay(v.slot.Seq, v.apply)
 	}
-	if journalErr != nil {
-		v.journalErr = place.fileError(journalErr)
+	if walErr != nil {
+		v.walErr = place.fileError(walErr)
 	}
 	return v, nil
 }
@@ -107,19 +107,19 @@ func (v *stateView) maxPages() uint32 {
 	return (&guest{info: v.info}).maxPages()
 }
 
-// apply brings the small state forward by a record of the journal. What it refuses, recovery refuses.
-func (v *stateView) apply(r journal.Record) error {
+// apply brings the small state forward by a record of the wal. What it refuses, recovery refuses.
+func (v *stateView) apply(r wal.Record) error {
 	if r.WasmPages < v.state.MemoryPages || r.WasmPages > v.maxPages() {
-		return fmt.Errorf("%w: commit %d has a memory of %d wasm pages", journal.ErrCorrupt, r.Seq, r.WasmPages)
+		return fmt.Errorf("%w: commit %d has a memory of %d wasm pages", wal.ErrCorrupt, r.Seq, r.WasmPages)
 	}
 	end := uint64(r.WasmPages) * mmapmem.WasmPageSize
 	for offset, data := range r.Ranges() {
 		if uint64(offset)+uint64(len(data)) > end {
-			return fmt.Errorf("%w: commit %d writes behind its memory", journal.ErrCorrupt, r.Seq)
+			return fmt.Errorf("%w: commit %d writes behind its memory", wal.ErrCorrupt, r.Seq)
 		}
 	}
 	if err := applyDelta(v.state, r.Small); err != nil {
-		return fmt.Errorf("%w: commit %d: %w", journal.ErrCorrupt, r.Seq, err)
+		return fmt.Errorf("%w: commit %d: %w", wal.ErrCorrupt, r.Seq, err)
 	}
 	v.state.Seq, v.state.MemoryPages = r.Seq, r.WasmPages
 	if v.record != nil {

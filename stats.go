@@ -15,9 +15,9 @@ type Stats struct {
 	Views       uint64 `json:"views"`       // queries
 	Checkpoints uint64 `json:"checkpoints"` // finished ones
 
-	JournalBytes uint64 `json:"journalBytes"` // written to the journal
-	JournalUsed  int64  `json:"journalUsed"`  // bytes that a recovery would have to replay from the active segment
-	Recovered    uint64 `json:"recovered"`    // commits that Open replayed from the journal
+	WALBytes  uint64 `json:"walBytes"`  // written to the wal
+	WALUsed   int64  `json:"walUsed"`   // bytes that a recovery would have to replay from the active segment
+	Recovered uint64 `json:"recovered"` // commits that Open replayed from the wal
 }
 
 type counters struct {

@@ -14,22 +14,22 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/mmrun/mmrun/internal/faultfs"
 	"github.com/mmrun/mmrun/internal/scratch"
+	"github.com/mmrun/mmrun/vfs/faultfs"
 )
 
 var ablation = flag.Bool("ablation", false, "run TestEachSyncIsNeeded for every sync, with a table")
 
-// syncSite names the place in the program that asked for a sync: the function that decided on it. Journal.Sync
+// syncSite names the place in the program that asked for a sync: the function that decided on it. WAL.Sync
 // counts twice: the sealed segment, which it syncs first, and the active one, there with the function that called.
 func syncSite(op *faultfs.Op) string {
 	frames := strings.Split(faultfs.Site(modulePath), " < ")
 	for i, f := range frames {
 		name, _, _ := strings.Cut(f, ":")
 		switch name {
-		case "globalsfile.(*File).Sync", "mmapmem.(*Sums).Sync", "journal.(*Journal).sync":
+		case "globalsfile.(*File).Sync", "mmapmem.(*Sums).Sync", "wal.(*Log).sync":
 			continue
-		case "journal.(*Journal).Sync":
+		case "wal.(*Log).Sync":
 			if isOlderSegment(op.Path) {
 				return f + ", sealed segment"
 			}
@@ -40,7 +40,7 @@ func syncSite(op *faultfs.Op) string {
 	return strings.Join(frames, " < ")
 }
 
-// isOlderSegment tells whether the other journal segment is open and begins later.
+// isOlderSegment tells whether the other wal segment is open and begins later.
 func isOlderSegment(path string) bool {
 	base := func(name string) (seq uint64, open bool) {
 		var header [32]byte
@@ -55,9 +55,9 @@ func isOlderSegment(path string) bool {
 		le := binary.LittleEndian
 		return le.Uint64(header[24:]), le.Uint32(header[12:]) == 1
 	}
-	other := journalNames[0]
+	other := walNames[0]
 	if filepath.Base(path) == other {
-		other = journalNames[1]
+		other = walNames[1]
 	}
 	mine, _ := base(filepath.Base(path))
 	theirs, open := base(other)
@@ -67,8 +67,8 @@ func isOlderSegment(path string) bool {
 // notNeeded says of each sync that can be left out alone, as far as these workloads go, why it is there all the same.
 var notNeeded = map[string]string{
 	"globalsfile.(*File).SetHeader, 2nd": "matters when a copy of the header is damaged after a cut: `TestBothHeaderCopiesAreDurable` (globalsfile)",
-	"journal.Create": "the globals file, which is made later, syncs the same directory; " +
-		"by itself Create needs it: `TestCreateIsDurable` (journal)",
+	"wal.Create": "the globals file, which is made later, syncs the same directory; " +
+		"by itself Create needs it: `TestCreateIsDurable` (wal)",
 	"mmrun.(*Instance).syncCopied": "matters when a state was copied: `TestCopyOfAStateIsOnTheDiskBeforeACommit`",
 	"mmrun.buildDir, 1st": "the globals file, which is made last, has synced the same directory; " +
 		"by itself buildDir needs it: `TestDirectoryIsBuiltWhole`",

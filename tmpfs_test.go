@@ -16,7 +16,7 @@ import (
 // refused.
 func TestDiskFullKillsNoProcessOnTmpfs(t *testing.T) {
 	d := newSmallDisk(t, 4<<20)
-	in := open(t, newRuntime(t), d.state(), guests.Load(t, "stores"), mmrun.WithJournalSize(mmrun.MinJournalSize))
+	in := open(t, newRuntime(t), d.state(), guests.Load(t, "stores"), mmrun.WithWALSize(mmrun.MinWALSize))
 	if got := call(t, in, "grow", 40); got != 1 {
 		t.Fatalf("grow gave %d, want the old size 1", got)
 	}
@@ -39,7 +39,7 @@ func TestSparseCopyOnAFullDiskIsAnErrorAtOpen(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) {
 			original := filepath.Join(t.TempDir(), "s")
-			in := open(t, newRuntime(t), original, guests.Load(t, "stores"), mmrun.WithMode(mode), mmrun.WithJournalSize(mmrun.MinJournalSize))
+			in := open(t, newRuntime(t), original, guests.Load(t, "stores"), mmrun.WithMode(mode), mmrun.WithWALSize(mmrun.MinWALSize))
 			call(t, in, "grow", 8)
 			call(t, in, "one", 300_000, 7)
 			closeInstance(t, in)

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // With SyncAlways a continuous state is trusted after a power cut between any two events, also when the
@@ -14,7 +14,7 @@ import (
 func TestFailedContinuousEventIsSyncedToo(t *testing.T) {
 	m := newMachine(t)
 	dir := filepath.Join(t.TempDir(), "s")
-	in, err := m.open(dir, disk.OS, true, WithMode(Continuous), WithSync(SyncAlways), withBootID(bootOfWorkload))
+	in, err := m.open(dir, vfs.OS, true, WithMode(Continuous), WithSync(SyncAlways), withBootID(bootOfWorkload))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +22,7 @@ func TestFailedContinuousEventIsSyncedToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	abandon(in)
-	if in, err = m.open(dir, disk.OS, false, withBootID(bootAfterCut)); err != nil {
+	if in, err = m.open(dir, vfs.OS, false, withBootID(bootAfterCut)); err != nil {
 		t.Fatal(err)
 	}
 	abandon(in)
@@ -33,7 +33,7 @@ func TestFailedContinuousEventIsSyncedToo(t *testing.T) {
 func TestTornStateWithALostGrowthCanBeAccepted(t *testing.T) {
 	m := newMachine(t)
 	dir := filepath.Join(t.TempDir(), "s")
-	in, err := m.open(dir, disk.OS, true, WithMode(Continuous), withBootID(bootOfWorkload))
+	in, err := m.open(dir, vfs.OS, true, WithMode(Continuous), withBootID(bootOfWorkload))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,10 +44,10 @@ func TestTornStateWithALostGrowthCanBeAccepted(t *testing.T) {
 	if err := os.Truncate(filepath.Join(dir, memoryName), 65536); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = m.open(dir, disk.OS, false, withBootID(bootAfterCut)); !errors.Is(err, ErrTorn) {
+	if _, err = m.open(dir, vfs.OS, false, withBootID(bootAfterCut)); !errors.Is(err, ErrTorn) {
 		t.Fatalf("%v, want ErrTorn", err)
 	}
-	in, err = m.open(dir, disk.OS, false, withBootID(bootAfterCut), WithAcceptTorn())
+	in, err = m.open(dir, vfs.OS, false, withBootID(bootAfterCut), WithAcceptTorn())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestTornStateWithALostGrowthCanBeAccepted(t *testing.T) {
 func TestVerifyReportsAStateWithoutGlobals(t *testing.T) {
 	m := newMachine(t)
 	dir := filepath.Join(t.TempDir(), "s")
-	in, err := m.open(dir, disk.OS, true, WithMode(Continuous), withBootID(bootOfWorkload))
+	in, err := m.open(dir, vfs.OS, true, WithMode(Continuous), withBootID(bootOfWorkload))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestVerifyReportsAStateWithoutGlobals(t *testing.T) {
 	if _, err := globals.WriteAt(make([]byte, 2*4096), 3*4096); err != nil { // both slots
 		t.Fatal(err)
 	}
-	if _, err := m.open(dir, disk.OS, false, withBootID(bootAfterCut)); !errors.Is(err, ErrTorn) {
+	if _, err := m.open(dir, vfs.OS, false, withBootID(bootAfterCut)); !errors.Is(err, ErrTorn) {
 		t.Errorf("open: %v, want ErrTorn", err)
 	}
 	report, err := Verify(dir)

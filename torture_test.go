@@ -43,26 +43,26 @@ func seed(t testing.TB) uint64 {
 	return s
 }
 
-// tortures are the states that TestTorture kills processes over. The journal of 128 KiB is
+// tortures are the states that TestTorture kills processes over. The wal of 128 KiB is
 // switched and folded all the time.
 var tortures = []struct {
-	guest   string
-	sync    string
-	journal int64
-	onDisk  bool // else in memory, where syncs cost nothing and more kills hit the rest
-	share   int  // of the kills, in percent
-	events  int  // the most in the life of a child
+	guest  string
+	sync   string
+	wal    int64
+	onDisk bool // else in memory, where syncs cost nothing and more kills hit the rest
+	share  int  // of the kills, in percent
+	events int  // the most in the life of a child
 }{
-	{"cmap", "never", mmrun.MinJournalSize, false, 15, 2000},
-	{"cmap", "5ms", mmrun.DefaultJournalSize, true, 10, 2000},
-	{"btree", "never", mmrun.MinJournalSize, true, 10, 2000},
-	{"btree", "always", mmrun.MinJournalSize, true, 5, 100},
-	{"stores", "never", mmrun.MinJournalSize, false, 21, 600},
-	{"stores", "never", mmrun.DefaultJournalSize, false, 10, 600},
-	{"types", "never", mmrun.MinJournalSize, false, 10, 2000},
-	{"types", "1ms", mmrun.MinJournalSize, true, 5, 2000},
-	{"swap", "never", mmrun.MinJournalSize, false, 10, 60},
-	{"gomap", "never", mmrun.MinJournalSize, false, 4, 100},
+	{"cmap", "never", mmrun.MinWALSize, false, 15, 2000},
+	{"cmap", "5ms", mmrun.DefaultWALSize, true, 10, 2000},
+	{"btree", "never", mmrun.MinWALSize, true, 10, 2000},
+	{"btree", "always", mmrun.MinWALSize, true, 5, 100},
+	{"stores", "never", mmrun.MinWALSize, false, 21, 600},
+	{"stores", "never", mmrun.DefaultWALSize, false, 10, 600},
+	{"types", "never", mmrun.MinWALSize, false, 10, 2000},
+	{"types", "1ms", mmrun.MinWALSize, true, 5, 2000},
+	{"swap", "never", mmrun.MinWALSize, false, 10, 60},
+	{"gomap", "never", mmrun.MinWALSize, false, 4, 100},
 }
 
 // Whatever instant an atomic state's process is killed at - inside an event, a commit, a checkpoint, while
@@ -78,7 +78,7 @@ func TestTorture(t *testing.T) {
 	var totals crashtest.Totals
 	t.Run("lanes", func(t *testing.T) {
 		for i, x := range tortures {
-			t.Run(fmt.Sprintf("%s,sync=%s,journal=%dKiB,disk=%t", x.guest, x.sync, x.journal>>10, x.onDisk), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s,sync=%s,wal=%dKiB,disk=%t", x.guest, x.sync, x.wal>>10, x.onDisk), func(t *testing.T) {
 				t.Parallel()
 				var wasm []byte
 				if x.guest == "gomap" {
@@ -87,7 +87,7 @@ func TestTorture(t *testing.T) {
 					wasm = guests.Load(t, x.guest)
 				}
 				lane := newLane(t, x.onDisk, wasm, crashtest.Child{Guest: x.guest, Seed: seed + uint64(i), Mode: mmrun.Atomic,
-					Sync: x.sync, JournalSize: x.journal})
+					Sync: x.sync, WALSize: x.wal})
 				planner := crashtest.Planner{Rand: rand.New(rand.NewPCG(seed, uint64(i))), Events: x.events}
 				for range kills * x.share / 100 {
 					out, err := lane.Round(planner.Next(lane))

@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/mmrun/mmrun/internal/disk"
-	"github.com/mmrun/mmrun/journal"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/rewriter"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/wal"
 )
 
 // VerifyReport is what [Verify] found.
@@ -42,7 +42,7 @@ func (c *Check) problem(format string, args ...any) {
 }
 
 // Verify checks whether Open would succeed on a state and whether its files hold what mmrun wrote:
-// both copies of the header and of the small state, the module, the journal and what it would
+// both copies of the header and of the small state, the module, the wal and what it would
 // bring back, the length of the memory file and, in Atomic mode, the checksum of each of its
 // pages. It reads all of the memory file. Nothing is changed or mapped, and permission to read
 // is enough.
@@ -51,11 +51,11 @@ func (c *Check) problem(format string, args ...any) {
 // state is in use (ErrLocked), or that it could not be read. While Verify runs, nobody can open
 // the state.
 func Verify(dir string) (*VerifyReport, error) {
-	return verifyOn(disk.OS, bootID(), dir)
+	return verifyOn(vfs.OS, bootID(), dir)
 }
 
 // verifyOn is Verify on a file system and in a boot of the machine.
-func verifyOn(fsys disk.FS, boot [16]byte, dir string) (*VerifyReport, error) {
+func verifyOn(fsys vfs.FS, boot [16]byte, dir string) (*VerifyReport, error) {
 	dir = filepath.Clean(dir)
 	if exists, err := stateExists(dir); err != nil {
 		return nil, err
@@ -94,17 +94,17 @@ func keepOut(dir string, boot [16]byte) (release func(), last lastOwner, err err
 }
 
 type verification struct {
-	fs     disk.FS
+	fs     vfs.FS
 	boot   [16]byte // the present one of the machine
 	last   lastOwner
 	report *VerifyReport
 	state  *stateView
-	named  map[uint32]bool // pages that the journal brings forward, by index
+	named  map[uint32]bool // pages that the wal brings forward, by index
 	// suspects are those of them that do not have their checksum; nil until all are known.
 	suspects map[uint32]*mmapmem.Suspect
 }
 
-func newVerification(fsys disk.FS, boot [16]byte, last lastOwner, dir string) *verification {
+func newVerification(fsys vfs.FS, boot [16]byte, last lastOwner, dir string) *verification {
 	return &verification{fs: fsys, boot: boot, last: last, report: &VerifyReport{Dir: dir}, named: make(map[uint32]bool)}
 }
 
@@ -123,12 +123,12 @@ func (v *verification) run() error {
 	v.report.Seq = state.state.Seq
 	v.checkModule()
 	if Mode(state.sidecar.Header.Mode) == Atomic {
-		v.checkJournal()
+		v.checkWAL()
 	}
 	return v.checkMemory()
 }
 
-func (v *verification) open(name string) (disk.File, error) {
+func (v *verification) open(name string) (vfs.File, error) {
 	return v.fs.OpenFile(filepath.Join(v.report.Dir, name), os.O_RDONLY, 0)
 }
 
@@ -193,8 +193,8 @@ func (v *verification) checkReferences(c *Check) {
 	}
 }
 
-func (v *verification) checkJournal() {
-	c := v.add("journal")
+func (v *verification) checkWAL() {
+	c := v.add("wal")
 	rec := v.state.recovery
 	c.Detail = fmt.Sprintf("%d commits behind the checkpoint, the last one is %d", rec.Records, v.state.state.Seq)
 	if err := v.last.unexplained(rec); err != nil {
@@ -202,22 +202,22 @@ func (v *verification) checkJournal() {
 	} else if rec.Torn {
 		c.note("its end is torn: what was appended behind commit %d and not synced is lost, as a power cut may do", rec.LastSeq)
 	}
-	if err := v.state.journalErr; err != nil {
+	if err := v.state.walErr; err != nil {
 		c.problem("%v", err)
 	}
-	if v.state.journal == nil {
+	if v.state.wal == nil {
 		return
 	}
-	for i, s := range v.state.journal.Report() {
-		if s.Header == journal.HeaderDamaged && v.state.journalErr == nil {
-			c.problem("%s: %s", journalNames[i], s.HeaderProblem)
+	for i, s := range v.state.wal.Report() {
+		if s.Header == wal.HeaderDamaged && v.state.walErr == nil {
+			c.problem("%s: %s", walNames[i], s.HeaderProblem)
 		}
 	}
 }
 
 // nameRecord notes the pages that a record changes. A checkpoint that was cut off may have been
 // writing any of them; see mmapmem.Patcher.
-func (v *verification) nameRecord(r journal.Record) {
+func (v *verification) nameRecord(r wal.Record) {
 	for offset, data := range r.Ranges() {
 		if len(data) == 0 {
 			continue
@@ -230,7 +230,7 @@ func (v *verification) nameRecord(r journal.Record) {
 }
 
 // patchSuspects applies a record to the pages under suspicion.
-func (v *verification) patchSuspects(r journal.Record) error {
+func (v *verification) patchSuspects(r wal.Record) error {
 	for offset, data := range r.Ranges() {
 		for len(data) > 0 {
 			at := int(offset % mmapmem.PageSize)
@@ -275,13 +275,13 @@ func (v *verification) checkMemory() error {
 	if Mode(v.state.sidecar.Header.Mode) != Atomic {
 		return nil
 	}
-	// Pages that commits in the journal have added are checked as well: in the file they are zeros, unless
+	// Pages that commits in the wal have added are checked as well: in the file they are zeros, unless
 	// a checkpoint had begun to write them.
 	return v.checkSums(memory, uint64(v.state.state.MemoryPages)*mmapmem.WasmPageSize)
 }
 
-// checkSums holds each page that the journal does not bring forward against its checksum.
-func (v *verification) checkSums(memory disk.File, size uint64) error {
+// checkSums holds each page that the wal does not bring forward against its checksum.
+func (v *verification) checkSums(memory vfs.File, size uint64) error {
 	c := v.add("page sums")
 	sums, err := v.open(sumsName)
 	switch {
@@ -308,9 +308,9 @@ func (v *verification) checkSums(memory disk.File, size uint64) error {
 			return err
 		}
 	}
-	if len(v.suspects) > 0 && v.state.journal != nil {
-		// The damage of the journal, if there is any, has been reported.
-		_, _ = v.state.journal.Replay(v.state.slot.Seq, v.patchSuspects)
+	if len(v.suspects) > 0 && v.state.wal != nil {
+		// The damage of the wal, if there is any, has been reported.
+		_, _ = v.state.wal.Replay(v.state.slot.Seq, v.patchSuspects)
 	}
 	for page, s := range v.suspects {
 		if !s.Innocent() {

@@ -73,12 +73,12 @@ func (f files) clone() files {
 }
 
 // verifySamples are states of a guest with memory and globals: one that was closed, one that was
-// copied while its journal held commits, and a continuous one.
+// copied while its wal held commits, and a continuous one.
 func verifySamples(t *testing.T) map[string]files {
 	samples := map[string]files{}
 	wasm := guests.Load(t, "types")
-	for _, name := range []string{"closed", "journal", "continuous"} {
-		opts := []mmrun.Option{mmrun.WithJournalSize(mmrun.MinJournalSize)}
+	for _, name := range []string{"closed", "wal", "continuous"} {
+		opts := []mmrun.Option{mmrun.WithWALSize(mmrun.MinWALSize)}
 		if name == "continuous" {
 			opts = append(opts, mmrun.WithMode(mmrun.Continuous))
 		}
@@ -90,11 +90,11 @@ func verifySamples(t *testing.T) map[string]files {
 		call(t, in, "grow", 2)
 		call(t, in, "store", 17*65536, 99)
 		call(t, in, "modify", 3)
-		if name == "journal" {
+		if name == "wal" {
 			samples[name] = readFiles(t, dir)
 		}
 		closeInstance(t, in)
-		if name != "journal" {
+		if name != "wal" {
 			samples[name] = readFiles(t, dir)
 		}
 	}
@@ -254,7 +254,7 @@ func TestVerifyAndInspectOfWhatIsNoState(t *testing.T) {
 // A state in use is inspected as of its last commit, and not verified.
 func TestInspectWhileInUse(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "s")
-	in := open(t, newRuntime(t), dir, guests.Load(t, "stores"), mmrun.WithJournalSize(mmrun.MinJournalSize))
+	in := open(t, newRuntime(t), dir, guests.Load(t, "stores"), mmrun.WithWALSize(mmrun.MinWALSize))
 	if _, err := mmrun.Verify(dir); !errors.Is(err, mmrun.ErrLocked) {
 		t.Errorf("Verify: %v, want ErrLocked", err)
 	}

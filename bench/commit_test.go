@@ -34,7 +34,7 @@ func BenchmarkCommit(b *testing.B) {
 // touch makes events that write to n pages, stride pages apart; if it moves, to others each time.
 func touch(b *testing.B, s *bench.State, event func([]uint64) error, n, stride int, moves bool) {
 	stack, first, v := make([]uint64, 4), 0, uint64(1)
-	journalBytes(b, s, func() {
+	walBytes(b, s, func() {
 		v++
 		if moves {
 			first = (first + 1) % stride
@@ -46,15 +46,15 @@ func touch(b *testing.B, s *bench.State, event func([]uint64) error, n, stride i
 
 func random(b *testing.B, s *bench.State, event func([]uint64) error, n int) {
 	stack, seed := make([]uint64, 2), uint64(1)
-	journalBytes(b, s, func() {
+	walBytes(b, s, func() {
 		seed = seed*6364136223846793005 + 1
 		stack[0], stack[1] = seed, uint64(n)
 		check(b, event(stack))
 	})
 }
 
-// journalBytes runs events and reports what they write to the journal.
-func journalBytes(b *testing.B, s *bench.State, event func()) {
+// walBytes runs events and reports what they write to the wal.
+func walBytes(b *testing.B, s *bench.State, event func()) {
 	before := s.Stats()
 	b.ReportAllocs()
 	for b.Loop() {
@@ -62,7 +62,7 @@ func journalBytes(b *testing.B, s *bench.State, event func()) {
 	}
 	after := s.Stats()
 	if n := after.Commits - before.Commits; n > 0 {
-		b.ReportMetric(float64(after.JournalBytes-before.JournalBytes)/float64(n), "journal-B/op")
+		b.ReportMetric(float64(after.WALBytes-before.WALBytes)/float64(n), "wal-B/op")
 	}
 }
 
@@ -107,7 +107,7 @@ func BenchmarkRollback(b *testing.B) {
 
 // BenchmarkCheckpoint brings n dirty pages into the file.
 func BenchmarkCheckpoint(b *testing.B) {
-	s := prepared(b, newState(b, mmrun.WithJournalSize(64*bench.MiB)), 64, true)
+	s := prepared(b, newState(b, mmrun.WithWALSize(64*bench.MiB)), 64, true)
 	v := uint64(1)
 	for _, n := range []int{1, 64, 1024, 8192} {
 		b.Run(fmt.Sprintf("pages=%d", n), func(b *testing.B) {

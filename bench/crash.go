@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// FillJournal makes events that write to the same pages, each with a new value, until records of
-// size bytes are in the active segment of the journal. It returns the number of events. The
+// FillWAL makes events that write to the same pages, each with a new value, until records of
+// size bytes are in the active segment of the wal. It returns the number of events. The
 // segment must be that large and empty.
-func (s *State) FillJournal(size int64, pages int) (events int, err error) {
+func (s *State) FillWAL(size int64, pages int) (events int, err error) {
 	touch := s.Event("touch")
 	stack := make([]uint64, 4)
 	record := int64(0)
@@ -20,16 +20,16 @@ func (s *State) FillJournal(size int64, pages int) (events int, err error) {
 		if err := touch(stack); err != nil {
 			return events, err
 		}
-		now := s.Stats().JournalUsed
+		now := s.Stats().WALUsed
 		record, used = now-used, now
 	}
 	return events, nil
 }
 
 // CopyFiles copies the state directory of an open state between two events: what a process that
-// is killed now leaves behind. The copy is on the disk, except for the journal if so asked: a kill
+// is killed now leaves behind. The copy is on the disk, except for the wal if so asked: a kill
 // right after a commit leaves the last records in the page cache.
-func (s *State) CopyFiles(to string, syncJournal bool) error {
+func (s *State) CopyFiles(to string, syncWAL bool) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err
@@ -38,7 +38,7 @@ func (s *State) CopyFiles(to string, syncJournal bool) error {
 		return err
 	}
 	for _, e := range entries {
-		sync := syncJournal || !strings.HasPrefix(e.Name(), "journal")
+		sync := syncWAL || !strings.HasPrefix(e.Name(), "wal")
 		if err := copyFile(filepath.Join(s.dir, e.Name()), filepath.Join(to, e.Name()), sync); err != nil {
 			return err
 		}

@@ -90,7 +90,7 @@ func benchmarkEvent(b *testing.B, mib int, touched bool) {
 			before := s.Stats()
 			loop(b, s.Event("one"))
 			after := s.Stats()
-			b.ReportMetric(float64(after.JournalBytes-before.JournalBytes)/float64(after.Commits-before.Commits), "journal-B/op")
+			b.ReportMetric(float64(after.WALBytes-before.WALBytes)/float64(after.Commits-before.Commits), "wal-B/op")
 		})
 		b.Run("how=call", func(b *testing.B) { loop(b, s.CallEvent("one")) })
 	})

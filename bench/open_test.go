@@ -83,15 +83,15 @@ func openSnapshot(b *testing.B, mib int, cacheDir string) {
 	})
 }
 
-// BenchmarkRecovery opens what a kill has left: size MiB of journal, made by events that write to
+// BenchmarkRecovery opens what a kill has left: size MiB of wal, made by events that write to
 // the same pages each time.
 func BenchmarkRecovery(b *testing.B) {
 	for _, size := range []int{1, 4, 16} {
 		for _, pages := range []int{1, 1024, 8192} {
-			b.Run(fmt.Sprintf("journal=%dMiB/pages=%d", size, pages), func(b *testing.B) {
-				s := prepared(b, newState(b, mmrun.WithJournalSize(int64(2*size*bench.MiB))), 64, true)
+			b.Run(fmt.Sprintf("wal=%dMiB/pages=%d", size, pages), func(b *testing.B) {
+				s := prepared(b, newState(b, mmrun.WithWALSize(int64(2*size*bench.MiB))), 64, true)
 				check(b, s.Checkpoint())
-				events, err := s.FillJournal(int64(size*bench.MiB-64<<10), pages)
+				events, err := s.FillWAL(int64(size*bench.MiB-64<<10), pages)
 				check(b, err)
 				copied := filepath.Join(b.TempDir(), "copy")
 				for b.Loop() {

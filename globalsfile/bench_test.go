@@ -4,11 +4,11 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 func benchFile(b testing.TB, s *State) *File {
-	f := must[*File](b)(Create(disk.OS, filepath.Join(b.TempDir(), "globals"), Header{Mode: Continuous}, s))
+	f := must[*File](b)(Create(vfs.OS, filepath.Join(b.TempDir(), "globals"), Header{Mode: Continuous}, s))
 	b.Cleanup(func() { f.Close() })
 	return f
 }
@@ -73,9 +73,9 @@ func BenchmarkEvent(b *testing.B) {
 
 func BenchmarkOpen(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "globals")
-	must[*File](b)(Create(disk.OS, path, Header{Mode: Atomic}, stateA())).Close()
+	must[*File](b)(Create(vfs.OS, path, Header{Mode: Atomic}, stateA())).Close()
 	for b.Loop() {
-		must[*File](b)(Open(disk.OS, path)).Close()
+		must[*File](b)(Open(vfs.OS, path)).Close()
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 var boot1, boot2 = [16]byte{1}, [16]byte{2}
@@ -100,7 +100,7 @@ func TestEveryTruncationIsRefused(t *testing.T) {
 		if err := os.Truncate(path, int64(length)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(disk.OS, path); !errors.Is(err, ErrCorrupt) {
+		if _, err := Open(vfs.OS, path); !errors.Is(err, ErrCorrupt) {
 			t.Fatalf("length %d: %v", length, err)
 		}
 		if fi := must[os.FileInfo](t)(os.Stat(path)); fi.Size() != int64(length) {

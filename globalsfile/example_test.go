@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // A process dies between two events, another one goes on.
@@ -21,7 +21,7 @@ func Example() {
 	path := filepath.Join(dir, "globals")
 	boot := [16]byte{1} // /proc/sys/kernel/random/boot_id
 
-	f, err := globalsfile.Create(disk.OS, path, globalsfile.Header{
+	f, err := globalsfile.Create(vfs.OS, path, globalsfile.Header{
 		Module: sha256.Sum256([]byte("the module")),
 		Mode:   globalsfile.Continuous,
 		BootID: boot,
@@ -33,14 +33,14 @@ func Example() {
 	f.StoreGlobals(0, []globalsfile.Value{{Type: 0x7f, Lo: 42}})
 	f.EndEvent(1)
 
-	s, report, err := globalsfile.Inspect(disk.OS, path)
+	s, report, err := globalsfile.Inspect(vfs.OS, path)
 	if err != nil {
 		panic(err)
 	}
 	fmt.Println(s.Seq, s.Globals[0].Lo, report.Check(boot))
 
 	f.BeginEvent(2)
-	_, report, err = globalsfile.Inspect(disk.OS, path)
+	_, report, err = globalsfile.Inspect(vfs.OS, path)
 	if err != nil {
 		panic(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // File is an open and mapped globals file. Its methods are not safe for concurrent use: the caller
@@ -19,9 +19,9 @@ import (
 // tried afterwards returns the same error, because nothing is known about what the disk holds. Close the file and
 // open it anew.
 type File struct {
-	fs      disk.FS
+	fs      vfs.FS
 	path    string
-	file    disk.File
+	file    vfs.File
 	mapping []byte
 	event   *eventPage // in mapping, or a dummy after Close
 
@@ -35,7 +35,7 @@ type File struct {
 
 // Create makes the file at path, whole or not at all, durably, and opens it. Both slots get s, so
 // that damage to either one loses nothing. A path that exists is an error that wraps fs.ErrExist.
-func Create(fsys disk.FS, path string, h Header, s *State) (*File, error) {
+func Create(fsys vfs.FS, path string, h Header, s *State) (*File, error) {
 	if err := h.check(); err != nil {
 		return nil, fmt.Errorf("globals file %s: %w", path, err)
 	}
@@ -70,13 +70,13 @@ func Create(fsys disk.FS, path string, h Header, s *State) (*File, error) {
 // Open maps the file at path. It fails with an error that wraps ErrCorrupt when no state is left
 // (ErrTorn when a power cut may have done that), ErrVersion when the file is of another format, or that of the file system. One damaged header copy
 // or slot is no error; [File.Report] tells. What was found is durable when Open returns.
-func Open(fsys disk.FS, path string) (*File, error) { return open(fsys, path, false) }
+func Open(fsys vfs.FS, path string) (*File, error) { return open(fsys, path, false) }
 
 // OpenSynced is Open for a file that is known to be on the disk as it is, because whoever wrote it has
 // synced it and closed it: it saves the sync.
-func OpenSynced(fsys disk.FS, path string) (*File, error) { return open(fsys, path, true) }
+func OpenSynced(fsys vfs.FS, path string) (*File, error) { return open(fsys, path, true) }
 
-func open(fsys disk.FS, path string, synced bool) (*File, error) {
+func open(fsys vfs.FS, path string, synced bool) (*File, error) {
 	file, err := fsys.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err

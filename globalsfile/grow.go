@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // besidePath is where the next version of a file is built.
@@ -50,7 +50,7 @@ func (f *File) grow(need int) error {
 
 // writeBeside builds a file beside path, durable but for its name. Both copies of the header are
 // equal. When it fails it leaves nothing.
-func writeBeside(fsys disk.FS, path string, h headerCopy, event []byte, slots [2][]byte) (err error) {
+func writeBeside(fsys vfs.FS, path string, h headerCopy, event []byte, slots [2][]byte) (err error) {
 	front := make([]byte, slotsOffset)
 	for i := range 2 {
 		h.encode(front[headersOffset+i*pageSize:])
@@ -88,7 +88,7 @@ func writeBeside(fsys disk.FS, path string, h headerCopy, event []byte, slots [2
 }
 
 // replace gives the file built beside path its name, durably.
-func replace(fsys disk.FS, path string) error {
+func replace(fsys vfs.FS, path string) error {
 	if err := fsys.Rename(besidePath(path), path); err != nil {
 		return err
 	}

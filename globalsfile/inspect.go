@@ -7,7 +7,7 @@ import (
 	"io"
 	"os"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 var (
@@ -87,7 +87,7 @@ func (r Report) Check(boot [16]byte) error {
 // Inspect reads the file at path without mapping, locking or changing it; permission to read is
 // enough. If another process is writing the file, a slot may be seen half written; the report then
 // calls it damaged and the other one counts. Errors are those of [Open].
-func Inspect(fsys disk.FS, path string) (*State, Report, error) {
+func Inspect(fsys vfs.FS, path string) (*State, Report, error) {
 	f, err := fsys.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, Report{Newest: -1}, err

@@ -12,7 +12,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // memFS is a file system in memory that knows what a power cut would leave: for each file the content
@@ -106,7 +106,7 @@ func (m *memFS) crashes(n int, rnd *rand.Rand) []*memFS {
 	return all
 }
 
-func (m *memFS) OpenFile(path string, flag int, _ fs.FileMode) (disk.File, error) {
+func (m *memFS) OpenFile(path string, flag int, _ fs.FileMode) (vfs.File, error) {
 	node := m.names[path]
 	if node == nil && flag&os.O_CREATE == 0 {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
@@ -168,7 +168,7 @@ type memFile struct {
 	path   string
 	closed bool
 	*inode
-	disk.File // nil: what is not below is not used here
+	vfs.File // nil: what is not below is not used here
 }
 
 func (f *memFile) Name() string         { return f.path }

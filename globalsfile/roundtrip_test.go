@@ -11,7 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // normal makes empty and nil the same, as they are in a slot.
@@ -156,13 +156,13 @@ func TestFileOnDisk(t *testing.T) {
 		Dropped: []bool{true, false, true},
 		Meta:    []byte("cursor 17"),
 	}
-	f := must[*File](t)(Create(disk.OS, path, h, &s))
+	f := must[*File](t)(Create(vfs.OS, path, h, &s))
 	check := func(want State) {
 		t.Helper()
 		if got := must[*State](t)(f.Read()); !equal(*got, want) {
 			t.Fatalf("read %+v, want %+v", got, want)
 		}
-		inspected, r, err := Inspect(disk.OS, path)
+		inspected, r, err := Inspect(vfs.OS, path)
 		if err != nil || !equal(*inspected, want) || r.Header != f.Header() {
 			t.Fatalf("inspected %+v %+v %v", inspected, r, err)
 		}
@@ -189,13 +189,13 @@ func TestFileOnDisk(t *testing.T) {
 	if entries := must[[]os.DirEntry](t)(os.ReadDir(filepath.Dir(path))); len(entries) != 1 {
 		t.Fatalf("growth left files behind: %v", entries)
 	}
-	f = must[*File](t)(Open(disk.OS, path))
+	f = must[*File](t)(Open(vfs.OS, path))
 	check(s)
 	if seq, in := f.Event(); seq != 4 || in || !f.Header().Clean {
 		t.Fatal(seq, in, f.Header())
 	}
 
-	if _, err := Create(disk.OS, path, h, &s); !errors.Is(err, fs.ErrExist) {
+	if _, err := Create(vfs.OS, path, h, &s); !errors.Is(err, fs.ErrExist) {
 		t.Fatalf("created over a file: %v", err)
 	}
 	f.Close()
@@ -212,19 +212,19 @@ func TestFileOnDisk(t *testing.T) {
 
 func TestInspectNeedsReadPermissionOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "globals")
-	f := must[*File](t)(Create(disk.OS, path, Header{Mode: Atomic}, &State{Seq: 1}))
+	f := must[*File](t)(Create(vfs.OS, path, Header{Mode: Atomic}, &State{Seq: 1}))
 	f.Close()
 	if err := os.Chmod(path, 0o444); err != nil {
 		t.Fatal(err)
 	}
 	before := must[os.FileInfo](t)(os.Stat(path))
-	if s, _, err := Inspect(disk.OS, path); err != nil || s.Seq != 1 {
+	if s, _, err := Inspect(vfs.OS, path); err != nil || s.Seq != 1 {
 		t.Fatal(s, err)
 	}
 	if after := must[os.FileInfo](t)(os.Stat(path)); after.ModTime() != before.ModTime() {
 		t.Fatal("Inspect changed the file")
 	}
-	if _, _, err := Inspect(disk.OS, path+".none"); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := Inspect(vfs.OS, path+".none"); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 }

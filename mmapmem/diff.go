@@ -10,7 +10,7 @@ const (
 	// comparing the page as a whole, and leaves little to look at when they differ.
 	diffChunk = 256
 	// diffGap: two changes that lie at most this many bytes apart make one range, because a
-	// range of its own costs the journal about as much.
+	// range of its own costs the wal about as much.
 	diffGap = 16
 	// maxRangesPerPage bounds what an event's ranges take: a page with more becomes one range.
 	maxRangesPerPage = 16

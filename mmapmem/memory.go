@@ -37,7 +37,7 @@ import (
 
 	"github.com/tetratelabs/wazero/experimental"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // PageSize is the unit of tracking in bytes: 4 KiB, whatever the machine's page size.
@@ -62,7 +62,7 @@ const (
 
 // Memory is one linear memory on one file.
 type Memory struct {
-	file    disk.File
+	file    vfs.File
 	kind    Kind
 	live    []byte // the whole reservation; the guest reaches live[:size]
 	reserve bool   // blocks are reserved before the guest can reach them
@@ -78,7 +78,7 @@ type Memory struct {
 // when the memory grows and never cut.
 //
 // The caller keeps f open until Close and closes it then.
-func Open(f disk.File, kind Kind, maxWasmPages uint32) (*Memory, error) {
+func Open(f vfs.File, kind Kind, maxWasmPages uint32) (*Memory, error) {
 	length := max(uint64(min(maxWasmPages, MaxWasmPages)), 1) * WasmPageSize
 	fileEnd, err := f.Size()
 	if err != nil {

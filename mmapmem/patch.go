@@ -7,10 +7,10 @@ import (
 	"math"
 	"slices"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
-// patchPages bounds what a Patcher holds before it writes: 96 MiB of pages. A journal whose events
+// patchPages bounds what a Patcher holds before it writes: 96 MiB of pages. A wal whose events
 // go round over more pages than this is slow to fold, since each round writes and reads them all.
 const patchPages = 24576
 
@@ -29,7 +29,7 @@ const patchRun = 16
 //
 // The pages are not durable before the caller syncs the file.
 type Patcher struct {
-	file  disk.File
+	file  vfs.File
 	sums  *Sums // nil: none are kept
 	pages map[uint32]*patchedPage
 	free  []*patchedPage
@@ -56,7 +56,7 @@ type patchedPage struct {
 
 // NewPatcher returns a Patcher for the file, which must be as long as the memory is after the
 // patch. sums may be nil.
-func NewPatcher(file disk.File, sums *Sums) *Patcher {
+func NewPatcher(file vfs.File, sums *Sums) *Patcher {
 	return &Patcher{file: file, sums: sums, pages: make(map[uint32]*patchedPage)}
 }
 

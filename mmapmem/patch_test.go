@@ -10,15 +10,15 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // newFile is an empty file that is closed at the end of the test.
 func newFile(t interface {
 	Fatal(...any)
 	Cleanup(func())
-}, dir, name string) disk.File {
-	f, err := disk.OS.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
+}, dir, name string) vfs.File {
+	f, err := vfs.OS.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func newFile(t interface {
 	return f
 }
 
-func contents(t interface{ Fatal(...any) }, f disk.File) []byte {
+func contents(t interface{ Fatal(...any) }, f vfs.File) []byte {
 	b, err := os.ReadFile(f.Name())
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +36,7 @@ func contents(t interface{ Fatal(...any) }, f disk.File) []byte {
 
 // countingFile counts reads and writes and notes the longest write.
 type countingFile struct {
-	disk.File
+	vfs.File
 	reads, writes, longest int
 	offsets                []int64
 }

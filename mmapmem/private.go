@@ -229,7 +229,7 @@ func (m *Memory) settled() {
 }
 
 // FaultsAreOurs says, after Committed, that all faults since Changes are the caller's own, such as
-// those of stores to a mapped journal. The next Changes then need not look for what they have made
+// those of stores to a mapped wal. The next Changes then need not look for what they have made
 // private.
 func (m *Memory) FaultsAreOurs() {
 	m.scanned = true

@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/mmrun/mmrun/internal/disk"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // Sums is the file of page checksums that lies beside a memory file.
@@ -25,7 +25,7 @@ import (
 //
 // A Sums is not safe for concurrent use.
 type Sums struct {
-	file   disk.File
+	file   vfs.File
 	mapped []byte
 }
 
@@ -36,7 +36,7 @@ const (
 )
 
 // NewSums uses f, which may be empty. The caller keeps it open and closes it.
-func NewSums(f disk.File) *Sums { return &Sums{file: f} }
+func NewSums(f vfs.File) *Sums { return &Sums{file: f} }
 
 // Sync makes the sums durable. The error wraps ErrSync.
 func (s *Sums) Sync() error {

@@ -17,8 +17,8 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
-	"github.com/mmrun/mmrun/internal/disk"
 	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // watched is a Private memory with a guest in it, and a copy of its bytes as of the last commit that is kept by
@@ -27,7 +27,7 @@ type watched struct {
 	t    *testing.T
 	ctx  context.Context
 	rand *rand.Rand
-	file disk.File
+	file vfs.File
 	m    *Memory
 	mod  api.Module
 

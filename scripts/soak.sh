@@ -10,6 +10,6 @@ fuzztime=${2:-10m}
 
 go test -timeout 4h -run TestTorture -v -crash.kills="$kills" .
 go test -timeout 4h -run TestEachSyncIsNeeded -v -ablation .
-for fuzz in rewriter/FuzzRewrite globalsfile/FuzzOpen journal/FuzzReplay; do
+for fuzz in rewriter/FuzzRewrite globalsfile/FuzzOpen wal/FuzzReplay; do
 	go test -run '^$' -fuzz "${fuzz#*/}\$" -fuzztime "$fuzztime" "./${fuzz%/*}"
 done

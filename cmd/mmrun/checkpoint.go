@@ -10,13 +10,13 @@ import (
 	"github.com/mmrun/mmrun"
 )
 
-const checkpointHelp = `Open a state, fold its journal into its memory and globals files, and close it. What the journal
+const checkpointHelp = `Open a state, fold its wal into its memory and globals files, and close it. What the wal
 holds of a process that was killed is recovered; no event runs.`
 
 func (a *app) checkpointCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "checkpoint TARGET",
-		Short:             "Fold the journal of a state into its files",
+		Short:             "Fold the wal of a state into its files",
 		Long:              checkpointHelp,
 		Args:              exactTarget,
 		ValidArgsFunction: completeTarget,
@@ -45,7 +45,7 @@ func (a *app) checkpoint(ctx context.Context, t target) error {
 		State     string `json:"state"`
 		Mode      string `json:"mode"`
 		Seq       uint64 `json:"seq"`
-		Recovered uint64 `json:"recovered"` // commits that were in the journal alone
+		Recovered uint64 `json:"recovered"` // commits that were in the wal alone
 	}{t.state, s.in.Mode().String(), s.in.Seq(), s.in.Stats().Recovered}
 	if err := errors.Join(err, s.close(ctx)); err != nil {
 		return err
@@ -53,6 +53,6 @@ func (a *app) checkpoint(ctx context.Context, t target) error {
 	if a.json {
 		return a.printJSON(done)
 	}
-	_, err = fmt.Fprintf(a.out, "state %s: checkpoint at commit %d, %d recovered from the journal\n", t.state, done.Seq, done.Recovered)
+	_, err = fmt.Fprintf(a.out, "state %s: checkpoint at commit %d, %d recovered from the wal\n", t.state, done.Seq, done.Recovered)
 	return err
 }

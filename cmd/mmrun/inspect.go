@@ -14,7 +14,7 @@ import (
 )
 
 const inspectHelp = `Show what a state holds: commits, memory, every mutable global with its value, tables,
-dropped segments, journal and files.
+dropped segments, wal and files.
 
 Nothing is locked or changed; a state that is in use, or that may only be read, can be
 inspected. Values are those of the last commit.`
@@ -146,8 +146,8 @@ func printReport(to io.Writer, r *mmrun.Report) error {
 		}
 		row(fmt.Sprintf("  %d\t%s", i, what))
 	}
-	section("journal", len(r.Journal))
-	for _, j := range r.Journal {
+	section("wal", len(r.WAL))
+	for _, j := range r.WAL {
 		what := j.State + "\t" + j.End
 		if j.State == "open" {
 			what = fmt.Sprintf("%s\t%d records\tcommits %d to %d\t%d of %d bytes\t%s",
@@ -175,7 +175,7 @@ func owner(r *mmrun.Report) string {
 func commits(r *mmrun.Report) string {
 	switch {
 	case r.Mode == mmrun.Atomic.String():
-		return fmt.Sprintf("%d (checkpoint %d, in the journal %d more)", r.Seq, r.CheckpointSeq, r.Seq-r.CheckpointSeq)
+		return fmt.Sprintf("%d (checkpoint %d, in the wal %d more)", r.Seq, r.CheckpointSeq, r.Seq-r.CheckpointSeq)
 	case r.InEvent:
 		return fmt.Sprintf("%d (inside event %d)", r.Seq, r.Event)
 	case r.Clean:

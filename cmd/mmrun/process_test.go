@@ -199,7 +199,7 @@ func TestStateInUseNamesItsOwner(t *testing.T) {
 		}
 	}
 	stdout, _ := mmrunOutput(t, exitDone, "inspect", state)
-	if !strings.Contains(stdout, "in use  by process "+pid) || !strings.Contains(stdout, "commit  2 (checkpoint 1, in the journal 1 more)") {
+	if !strings.Contains(stdout, "in use  by process "+pid) || !strings.Contains(stdout, "commit  2 (checkpoint 1, in the wal 1 more)") {
 		t.Errorf("inspect of a state in use:\n%s", stdout)
 	}
 	if got := l.ask("inc"); got != "2" {
@@ -207,8 +207,8 @@ func TestStateInUseNamesItsOwner(t *testing.T) {
 	}
 }
 
-// inspect and verify show what the journal of a killed process holds, checkpoint brings it in.
-func TestJournalOfKilledProcess(t *testing.T) {
+// inspect and verify show what the wal of a killed process holds, checkpoint brings it in.
+func TestWALOfKilledProcess(t *testing.T) {
 	wasm, state := copyGuest(t, "types")
 	l := startLoop(t, wasm)
 	l.ask("set_globals 7 8 0.5 -inf")
@@ -235,9 +235,9 @@ func TestJournalOfKilledProcess(t *testing.T) {
 	}
 }
 
-// A record in the journal wants the memory file as long as it was. That must not make a file that
+// A record in the wal wants the memory file as long as it was. That must not make a file that
 // has been cut long again, with zeros for what is gone.
-func TestCutMemoryIsRefusedDespiteJournal(t *testing.T) {
+func TestCutMemoryIsRefusedDespiteWAL(t *testing.T) {
 	wasm, state := copyGuest(t, "types")
 	mmrunOutput(t, exitDone, "call", wasm, "store", "500000", "42")
 	l := startLoop(t, wasm)

@@ -9,7 +9,7 @@ import (
 )
 
 const repairHelp = `Bring a damaged state to its last intact commit. The files as they were are kept in a directory
-beside it, STATE.damaged-N. What no intact commit is left of (a damaged page that the journal does
+beside it, STATE.damaged-N. What no intact commit is left of (a damaged page that the wal does
 not hold, a torn continuous state) is refused, unless --force takes what is there as it is.
 A state without damage is left alone.`
 

@@ -31,9 +31,9 @@ type Child struct {
 	OnlyCommits bool
 	Next        uint64 // number of the first event
 
-	Mode        mmrun.Mode
-	Sync        string // as mmrun.ParseSync reads it
-	JournalSize int64
+	Mode    mmrun.Mode
+	Sync    string // as mmrun.ParseSync reads it
+	WALSize int64
 
 	// How often, out of 1000 events, something else is done before one. ActSeed makes the choice.
 	ActSeed                                   uint64
@@ -167,7 +167,7 @@ func (c Child) run() error {
 
 func (c Child) openOptions() ([]mmrun.Option, error) {
 	sync, err := mmrun.ParseSync(c.Sync)
-	return []mmrun.Option{mmrun.WithMode(c.Mode), mmrun.WithSync(sync), mmrun.WithJournalSize(c.JournalSize),
+	return []mmrun.Option{mmrun.WithMode(c.Mode), mmrun.WithSync(sync), mmrun.WithWALSize(c.WALSize),
 		mmrun.WithModuleConfig(ModuleConfig())}, err
 }
 

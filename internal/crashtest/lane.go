@@ -21,7 +21,7 @@ type Totals struct {
 	Starting   int // before a state was opened
 	Creating   int // while the state was being created
 	Created    int // of these, those after which there was a state
-	Recovery   int // while opening, with records in the journal
+	Recovery   int // while opening, with records in the wal
 	Opening    int // while opening, without
 	Checkpoint int // nothing else going on
 	Folding    int // with a checkpoint under way, and events going on
@@ -32,7 +32,7 @@ type Totals struct {
 	Torn       int // states refused with ErrTorn
 	Events     int // acknowledged
 	Failed     int // of these, those that were rolled back
-	Commits    int // recovered from the journal
+	Commits    int // recovered from the wal
 }
 
 func (t *Totals) Add(u Totals) {
@@ -78,7 +78,7 @@ func (t Totals) String() string {
 			fmt.Fprintf(&b, ", %d %s", x.n, x.what)
 		}
 	}
-	fmt.Fprintf(&b, "; %d events acknowledged, %d of them rolled back; %d commits recovered from the journal",
+	fmt.Fprintf(&b, "; %d events acknowledged, %d of them rolled back; %d commits recovered from the wal",
 		t.Events, t.Failed, t.Commits)
 	return b.String()
 }
@@ -95,7 +95,7 @@ type Lane struct {
 	scratch string
 	created bool   // the state is known to exist
 	next    uint64 // number of the event after the last commit
-	pending bool   // the journal holds records
+	pending bool   // the wal holds records
 }
 
 // NewLane makes a lane without a state, which will be in dir; the copies that are looked at are made in

@@ -160,7 +160,7 @@ type state struct {
 // event opens the state, does one thing and closes it.
 func (s *state) event(do func(in *mmrun.Instance) error) (err error) {
 	in, err := mmrun.Open(ctx, s.machine.rt, s.dir, s.wasm,
-		mmrun.WithMode(s.machine.mode), mmrun.WithJournalSize(mmrun.MinJournalSize))
+		mmrun.WithMode(s.machine.mode), mmrun.WithWALSize(mmrun.MinWALSize))
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func TestSpecReopenedBetweenAnyTwoCommands(t *testing.T) {
 	})
 }
 
-// Here the state is not closed, and each command but the first recovers what the journal holds. It takes long, so it is for
+// Here the state is not closed, and each command but the first recovers what the wal holds. It takes long, so it is for
 // a part of the scripts.
 func TestSpecRecoveredBetweenAnyTwoCommands(t *testing.T) {
 	run(t, "c (recovered, atomic)", 16, atLeastV2, func(t testing.TB, rt wazero.Runtime) machine {

@@ -38,7 +38,7 @@ func dirty(s *bench.State, n int, whole bool, v uint64) error {
 func checkpointSpeed(r *run) error {
 	var all contestants
 	defer func() { all.close() }()
-	s, err := r.state(&all, "state", 64, true, mmrun.WithJournalSize(64*bench.MiB))
+	s, err := r.state(&all, "state", 64, true, mmrun.WithWALSize(64*bench.MiB))
 	if err != nil {
 		return err
 	}
@@ -121,13 +121,13 @@ func backgroundCheckpoint(r *run) error {
 
 func (r *run) background(whole bool) error {
 	const mib, pages = 320, 256 * bench.MiB / bench.PageSize
-	what, journal := "8 bytes in each page", int64(mmrun.DefaultJournalSize)
+	what, wal := "8 bytes in each page", int64(mmrun.DefaultWALSize)
 	if whole {
-		what, journal = "all bytes of each page", 2*320*bench.MiB
+		what, wal = "all bytes of each page", 2*320*bench.MiB
 	}
 	var folded foldedPages
 	dir := fmt.Sprint("state", whole)
-	s, err := bench.NewState(r.wasm, r.path(dir), mmrun.WithJournalSize(journal), mmrun.WithLogger(slog.New(&folded)))
+	s, err := bench.NewState(r.wasm, r.path(dir), mmrun.WithWALSize(wal), mmrun.WithLogger(slog.New(&folded)))
 	if err != nil {
 		return err
 	}

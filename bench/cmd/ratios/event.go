@@ -154,7 +154,7 @@ func oneEvent(r *run) error {
 	}
 	after := s.Stats()
 	r.atMost("atomic, Update: allocations of an event", allocs, 0, "")
-	r.atMost("journal bytes of a one-page event", float64(after.JournalBytes-before.JournalBytes)/float64(after.Commits-before.Commits), 256, " B")
+	r.atMost("wal bytes of a one-page event", float64(after.WALBytes-before.WALBytes)/float64(after.Commits-before.Commits), 256, " B")
 	return nil
 }
 

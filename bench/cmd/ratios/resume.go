@@ -131,7 +131,7 @@ func resumeTime(r *run) error {
 	return nil
 }
 
-// recoveryTime: an open that has to replay the journal first.
+// recoveryTime: an open that has to replay the wal first.
 func recoveryTime(r *run) error {
 	alone, err := r.alone("")
 	if err != nil {
@@ -142,7 +142,7 @@ func recoveryTime(r *run) error {
 	for _, size := range []int{1, 4, 16} {
 		for _, pages := range []int{1, 1024, 8192} {
 			for _, synced := range []bool{false, true} {
-				s, err := bench.NewState(r.wasm, r.path("state"), mmrun.WithJournalSize(int64(2*size*bench.MiB)))
+				s, err := bench.NewState(r.wasm, r.path("state"), mmrun.WithWALSize(int64(2*size*bench.MiB)))
 				if err != nil {
 					return err
 				}
@@ -152,12 +152,12 @@ func recoveryTime(r *run) error {
 				if err := s.Checkpoint(); err != nil { // the loads are commits, too
 					return err
 				}
-				events, err := s.FillJournal(int64(size*bench.MiB-64<<10), pages)
+				events, err := s.FillWAL(int64(size*bench.MiB-64<<10), pages)
 				if err != nil {
 					return err
 				}
-				where := map[bool]string{false: "after a kill (journal in the page cache)", true: "after a power cut (journal on the disk)"}[synced]
-				name := fmt.Sprintf("recovery of %d MiB of journal, %d events of %s, %s", size, events, pagesOf(pages), where)
+				where := map[bool]string{false: "after a kill (wal in the page cache)", true: "after a power cut (wal on the disk)"}[synced]
+				name := fmt.Sprintf("recovery of %d MiB of wal, %d events of %s, %s", size, events, pagesOf(pages), where)
 				o := &op{name: name, n: 1}
 				var opened *bench.State
 				i := 0
