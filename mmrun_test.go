@@ -8,7 +8,7 @@ import (
 	"github.com/tetratelabs/wazero"
 
 	"github.com/mmrun/mmrun"
-	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/internal/testkit/guests"
 )
 
 var ctx = context.Background()

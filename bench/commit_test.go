@@ -1,6 +1,7 @@
 package bench_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -116,7 +117,7 @@ func BenchmarkCheckpoint(b *testing.B) {
 				v++
 				check(b, s.Setup("touch", 0, 1, uint64(n), v))
 				b.StartTimer()
-				check(b, s.Checkpoint())
+				check(b, s.Checkpoint(context.Background()))
 			}
 			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "pages/s")
 		})

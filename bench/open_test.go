@@ -1,6 +1,7 @@
 package bench_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -90,7 +91,7 @@ func BenchmarkRecovery(b *testing.B) {
 		for _, pages := range []int{1, 1024, 8192} {
 			b.Run(fmt.Sprintf("wal=%dMiB/pages=%d", size, pages), func(b *testing.B) {
 				s := prepared(b, newState(b, mmrun.WithWALSize(int64(2*size*bench.MiB))), 64, true)
-				check(b, s.Checkpoint())
+				check(b, s.Checkpoint(context.Background()))
 				events, err := s.FillWAL(int64(size*bench.MiB-64<<10), pages)
 				check(b, err)
 				copied := filepath.Join(b.TempDir(), "copy")

@@ -17,7 +17,7 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
-	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/internal/testkit/guests"
 	"github.com/mmrun/mmrun/vfs"
 )
 

@@ -40,7 +40,7 @@ func (a *app) checkpoint(ctx context.Context, t target) error {
 	if err != nil {
 		return err
 	}
-	err = s.in.Checkpoint()
+	err = s.in.Checkpoint(ctx)
 	done := struct {
 		State     string `json:"state"`
 		Mode      string `json:"mode"`

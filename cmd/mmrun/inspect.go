@@ -11,6 +11,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/fsck"
 )
 
 const inspectHelp = `Show what a state holds: commits, memory, every mutable global with its value, tables,
@@ -34,7 +35,7 @@ func (a *app) inspectCommand() *cobra.Command {
 			if err := t.existing(); err != nil {
 				return err
 			}
-			r, err := mmrun.Inspect(t.state)
+			r, err := fsck.Inspect(t.state)
 			if err != nil {
 				return err
 			}
@@ -50,7 +51,7 @@ func (a *app) inspectCommand() *cobra.Command {
 
 // inspection is a report whose globals have values that people and programs can read.
 type inspection struct {
-	*mmrun.Report
+	*fsck.Report
 	Globals []global `json:"globals"`
 }
 
@@ -64,7 +65,7 @@ type global struct {
 	text string
 }
 
-func globals(r *mmrun.Report) []global {
+func globals(r *fsck.Report) []global {
 	list := make([]global, len(r.Globals))
 	for i, g := range r.Globals {
 		v := value{typ: typeByName(g.Type), lo: g.Lo, hi: g.Hi}
@@ -90,7 +91,7 @@ func typeByName(name string) api.ValueType {
 }
 
 // printReport writes a report for people.
-func printReport(to io.Writer, r *mmrun.Report) error {
+func printReport(to io.Writer, r *fsck.Report) error {
 	w := tabwriter.NewWriter(to, 0, 8, 2, ' ', 0)
 	row := func(cells ...any) { fmt.Fprintln(w, strings.TrimSuffix(fmt.Sprintln(cells...), "\n")) }
 	field := func(name, format string, args ...any) { row(name + "\t" + fmt.Sprintf(format, args...)) }
@@ -165,14 +166,14 @@ func printReport(to io.Writer, r *mmrun.Report) error {
 	return w.Flush()
 }
 
-func owner(r *mmrun.Report) string {
+func owner(r *fsck.Report) string {
 	if r.Owner == 0 {
 		return "by another process"
 	}
 	return fmt.Sprintf("by process %d", r.Owner)
 }
 
-func commits(r *mmrun.Report) string {
+func commits(r *fsck.Report) string {
 	switch {
 	case r.Mode == mmrun.Atomic.String():
 		return fmt.Sprintf("%d (checkpoint %d, in the wal %d more)", r.Seq, r.CheckpointSeq, r.Seq-r.CheckpointSeq)
@@ -185,7 +186,7 @@ func commits(r *mmrun.Report) string {
 }
 
 // entries writes the content of a table, function indices with dots for null.
-func entries(t mmrun.TableReport) string {
+func entries(t fsck.TableReport) string {
 	if !t.Changed {
 		return "as instantiated"
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/fsck"
 	"github.com/mmrun/mmrun/rewriter"
 )
 
@@ -157,7 +158,7 @@ func (s *session) precheck(ctx context.Context, wasm []byte, check func(function
 	if check == nil || wasm == nil {
 		return nil
 	}
-	if exists, err := mmrun.Exists(s.target.state); exists || err != nil {
+	if exists, err := fsck.Exists(s.target.state); exists || err != nil {
 		return nil
 	}
 	compiled, err := s.compile(ctx, wasm)

@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mmrun/mmrun"
-	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/fsck"
+	"github.com/mmrun/mmrun/internal/testkit/guests"
 )
 
 // command is a process of its own that runs mmrun: this test's binary under another name (TestMain).
@@ -305,9 +305,9 @@ func TestClosedOutputEndsRun(t *testing.T) {
 	}
 }
 
-func inspect(t *testing.T, state string) *mmrun.Report {
+func inspect(t *testing.T, state string) *fsck.Report {
 	t.Helper()
-	r, err := mmrun.Inspect(state)
+	r, err := fsck.Inspect(state)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/fsck"
 )
 
 const repairHelp = `Bring a damaged state to its last intact commit. The files as they were are kept in a directory
@@ -37,7 +37,7 @@ func (a *app) repair(t target) error {
 	if err := t.existing(); err != nil {
 		return err
 	}
-	r, err := mmrun.Repair(t.state, a.force)
+	r, err := fsck.Repair(t.state, a.force)
 	if err != nil {
 		return err
 	}

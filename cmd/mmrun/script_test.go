@@ -17,7 +17,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/internal/testkit/guests"
 )
 
 func TestMain(m *testing.M) {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/fsck"
 )
 
 const (
@@ -48,7 +48,7 @@ func missingTarget(arg string) error {
 		return fmt.Errorf("%s: there is no such module or state directory", arg)
 	}
 	state := strings.TrimSuffix(arg, moduleSuffix) + stateSuffix
-	if exists, err := mmrun.Exists(state); err == nil && exists {
+	if exists, err := fsck.Exists(state); err == nil && exists {
 		return fmt.Errorf("module %s: no such file (its state %s can be used without it, as TARGET)", arg, state)
 	}
 	return fmt.Errorf("module %s: no such file", arg)
@@ -68,7 +68,7 @@ func (t target) wasm() ([]byte, error) {
 
 // existing is an error if there is no state yet.
 func (t target) existing() error {
-	exists, err := mmrun.Exists(t.state)
+	exists, err := fsck.Exists(t.state)
 	if err != nil || exists {
 		return err
 	}

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/fsck"
 )
 
 const verifyHelp = `Check whether a state can be opened and whether its files hold what mmrun wrote: header and slots
@@ -36,7 +36,7 @@ func (a *app) verify(t target) error {
 	if err := t.existing(); err != nil {
 		return err
 	}
-	r, err := mmrun.Verify(t.state)
+	r, err := fsck.Verify(t.state)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (a *app) verify(t target) error {
 	return t.sameModule(r.Module)
 }
 
-func (a *app) printVerify(r *mmrun.VerifyReport) error {
+func (a *app) printVerify(r *fsck.VerifyReport) error {
 	for _, c := range r.Checks {
 		word := "ok"
 		if len(c.Problems) > 0 {

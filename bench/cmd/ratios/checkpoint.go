@@ -42,11 +42,12 @@ func checkpointSpeed(r *run) error {
 	if err != nil {
 		return err
 	}
+	checkpoint := func() error { return s.Checkpoint(context.Background()) }
 	v := uint64(1)
 	for _, n := range []int{1, 64, 1024, 8192} {
-		o := &op{name: fmt.Sprintf("checkpoint of %s", pagesOf(n)), n: 1, run: s.Checkpoint}
+		o := &op{name: fmt.Sprintf("checkpoint of %s", pagesOf(n)), n: 1, run: checkpoint}
 		o.before = func(int) error {
-			if err := s.Checkpoint(); err != nil {
+			if err := checkpoint(); err != nil {
 				return err
 			}
 			v++
@@ -158,7 +159,7 @@ func (r *run) background(whole bool) error {
 	if err := before.until(one, times(20000)); err != nil {
 		return err
 	}
-	if err := s.Checkpoint(); err != nil {
+	if err := s.Checkpoint(context.Background()); err != nil {
 		return err
 	}
 	startPages := folded.pages.Load()
@@ -173,7 +174,7 @@ func (r *run) background(whole bool) error {
 	done := make(chan error, 1)
 	var ended atomic.Bool
 	go func() {
-		err := s.Checkpoint()
+		err := s.Checkpoint(context.Background())
 		ended.Store(true)
 		done <- err
 	}()

@@ -149,7 +149,7 @@ func recoveryTime(r *run) error {
 				if err := bench.Prepare(s, 64, true); err != nil {
 					return err
 				}
-				if err := s.Checkpoint(); err != nil { // the loads are commits, too
+				if err := s.Checkpoint(context.Background()); err != nil { // the loads are commits, too
 					return err
 				}
 				events, err := s.FillWAL(int64(size*bench.MiB-64<<10), pages)

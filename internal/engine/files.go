@@ -1,0 +1,111 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/errs"
+	"github.com/mmrun/mmrun/internal/statedir"
+	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/wal"
+)
+
+// fileError gives an error of a storage leaf its place and its kind.
+func fileError(dir string, err error) error {
+	switch {
+	case errors.Is(err, globalsfile.ErrTorn):
+		return errs.As(errs.Torn, fmt.Errorf(
+			"state %s: %w (nothing is left that could be opened)", dir, err))
+	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, wal.ErrCorrupt),
+		errors.Is(err, mmapmem.ErrSum), errors.Is(err, fs.ErrNotExist):
+		return errs.As(errs.Corrupt, fmt.Errorf(
+			"state %s: %w (run: mmrun verify %s)", dir, err, dir))
+	case errors.Is(err, globalsfile.ErrVersion):
+		return errs.As(errs.Unsupported, fmt.Errorf("state %s: %w", dir, err))
+	}
+	return fmt.Errorf("state %s: %w", dir, err)
+}
+
+// MaxModule is the largest module that is read from a state directory, in bytes.
+const MaxModule = 1 << 30
+
+func (c *core) path(name string) string { return filepath.Join(c.dir, name) }
+
+// ReadModule reads the module that is kept in a state directory and holds it against the hash that
+// the globals file has of it.
+func ReadModule(fsys vfs.FS, dir string, want [32]byte) ([]byte, error) {
+	wasm, err := vfs.ReadAll(fsys, filepath.Join(dir, statedir.ModuleName), MaxModule)
+	if err != nil {
+		return nil, fileError(dir, err)
+	}
+	if got := sha256.Sum256(wasm); got != want {
+		return wasm, errs.As(errs.Corrupt, fmt.Errorf(
+			"state %s: %s has SHA-256 %x, the state was created by %x", dir, statedir.ModuleName, got, want))
+	}
+	return wasm, nil
+}
+
+// syncCopied puts those files on the disk that an owner does not write to again before it
+// acknowledges commits on top of them. An owner has synced them long ago, but whoever has copied a
+// state need not have.
+func syncCopied(fsys vfs.FS, dir string) error {
+	for _, name := range []string{statedir.ModuleName, statedir.MemoryName, statedir.ChecksumsName} {
+		f, err := fsys.OpenFile(filepath.Join(dir, name), os.O_RDONLY, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // not every state has all of them
+		}
+		if err == nil {
+			err = errors.Join(f.Sync(), f.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkMemoryFile returns the length of the memory file of a state. Shorter than the memory
+// committed is damage. That is to be found before the log is replayed, which makes the file as long
+// as the records want it: what had been cut off would come back as zeros.
+func checkMemoryFile(dir string, memory vfs.File, s *globalsfile.State) (int64, error) {
+	size, err := memory.Size()
+	if err != nil {
+		return 0, fileError(dir, err)
+	}
+	if want := int64(s.MemoryPages) * mmapmem.WasmPageSize; size < want {
+		return 0, errs.As(errs.Corrupt, fmt.Errorf(
+			"state %s: %s has %d bytes, %d were committed (run: mmrun verify %s)",
+			dir, statedir.MemoryName, size, want, dir))
+	}
+	return size, nil
+}
+
+// fitMemoryFile makes the memory file as long as the memory committed. What lies behind it was
+// never committed: growth extends the file inside an event.
+func fitMemoryFile(dir string, memory vfs.File, s *globalsfile.State) error {
+	if memory == nil {
+		return nil
+	}
+	size, err := checkMemoryFile(dir, memory, s)
+	if err != nil {
+		return err
+	}
+	if want := int64(s.MemoryPages) * mmapmem.WasmPageSize; size > want {
+		if err := memory.Truncate(want); err != nil {
+			return fileError(dir, err)
+		}
+	}
+	return nil
+}
+
+// TornPages is the size of a torn memory in wasm pages: as committed, or as an event that did not
+// end has grown the file.
+func TornPages(committed uint32, fileSize int64, maxPages uint32) uint32 {
+	return uint32(min(max(int64(committed), fileSize/mmapmem.WasmPageSize), int64(maxPages)))
+}

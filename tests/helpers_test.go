@@ -1,0 +1,106 @@
+package tests
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/tetratelabs/wazero"
+
+	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/fsck"
+	"github.com/mmrun/mmrun/internal/engine"
+	"github.com/mmrun/mmrun/vfs"
+)
+
+var (
+	ctx   = context.Background()
+	bg    = ctx
+	modes = []mmrun.Mode{mmrun.Atomic, mmrun.Continuous}
+)
+
+func newRuntime(t testing.TB) wazero.Runtime {
+	rt := wazero.NewRuntime(ctx)
+	t.Cleanup(func() { rt.Close(ctx) })
+	return rt
+}
+
+// call is one event that must succeed and give one result.
+func call(t testing.TB, in *mmrun.Instance, name string, params ...uint64) uint64 {
+	t.Helper()
+	results, err := in.Call(ctx, name, params...)
+	if err != nil {
+		t.Fatalf("%s%v: %v", name, params, err)
+	}
+	if len(results) == 0 {
+		return 0
+	}
+	return uint64(uint32(results[0]))
+}
+
+func open(t testing.TB, rt wazero.Runtime, dir string, wasm []byte,
+	opts ...mmrun.Option) *mmrun.Instance {
+	t.Helper()
+	in, err := mmrun.Open(ctx, rt, dir, wasm, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := in.Close(ctx); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return in
+}
+
+func closeInstance(t testing.TB, in *mmrun.Instance) {
+	t.Helper()
+	if err := in.Close(ctx); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+}
+
+// withFS replaces the file operations, for fault injection.
+func withFS(fs vfs.FS) mmrun.Option {
+	return func(o *engine.Options) error { o.FS = fs; return nil }
+}
+
+// withBootID replaces the identity of the machine's boot, for tests of power loss.
+func withBootID(id [16]byte) mmrun.Option {
+	return func(o *engine.Options) error {
+		o.BootID = func() [16]byte { return id }
+		return nil
+	}
+}
+
+// stores has the store behind each instance that openSeen has opened.
+var stores sync.Map
+
+// openSeen is mmrun.Open for tests that look behind the instance.
+func openSeen(rt wazero.Runtime, dir string, wasm []byte, opts ...mmrun.Option) (*mmrun.Instance, error) {
+	var store *engine.Store
+	in, err := mmrun.Open(ctx, rt, dir, wasm, append(opts, func(o *engine.Options) error {
+		o.Opened = func(s *engine.Store) { store = s }
+		return nil
+	})...)
+	if err == nil {
+		stores.Store(in, store)
+	}
+	return in, err
+}
+
+func storeOf(in *mmrun.Instance) *engine.Store {
+	s, ok := stores.Load(in)
+	if !ok {
+		panic("the instance was not opened by openSeen")
+	}
+	return s.(*engine.Store)
+}
+
+func checkVerify(fs vfs.FS, boot [16]byte, dir string) (*fsck.VerifyReport, error) {
+	return fsck.Checker{FS: fs, Boot: boot}.Verify(dir)
+}
+
+func checkRepair(fs vfs.FS, boot [16]byte, dir string, force bool) (*fsck.RepairReport, error) {
+	return fsck.Checker{FS: fs, Boot: boot}.Repair(dir, force)
+}
