@@ -73,6 +73,14 @@ func (f *Function) call(ctx context.Context, params []uint64) error {
 	return f.run(ctx, f.stack)
 }
 
+// firstResult is the first result of the last call, 0 if it has none.
+func (f *Function) firstResult() uint64 {
+	if f.results == 0 {
+		return 0
+	}
+	return f.stack[0]
+}
+
 func (f *Function) copyResults() []uint64 {
 	if f.results == 0 {
 		return nil
@@ -104,14 +112,18 @@ func (in *Instance) find(name string) (*Function, error) {
 	g := in.store.Guest()
 	fn := g.Module().ExportedFunction(name)
 	if fn == nil || isReserved(name) {
-		return nil, errs.As(ErrNoFunction, fmt.Errorf(
-			"function %s: the module exports no function of that name", name))
+		return nil, noFunction(name)
 	}
 	f := &Function{in: in, name: name, def: fn.Definition(), fn: fn, generation: g.Generation()}
 	f.params, f.results = slots(f.def.ParamTypes()), slots(f.def.ResultTypes())
 	f.stack = make([]uint64, max(f.params, f.results))
 	in.functions[name] = f
 	return f, nil
+}
+
+func noFunction(name string) error {
+	return errs.As(ErrNoFunction, fmt.Errorf(
+		"function %s: the module exports no function of that name", name))
 }
 
 // isReserved tells whether a name is one of what the rewriter adds.
@@ -144,6 +156,10 @@ func slots(types []api.ValueType) int {
 
 // Signature writes a function's type as in "(i32, i64) -> (f64)".
 func Signature(def api.FunctionDefinition) string {
+	return signature(def.ParamTypes(), def.ResultTypes())
+}
+
+func signature(params, results []api.ValueType) string {
 	list := func(types []api.ValueType) string {
 		names := make([]string, len(types))
 		for i, t := range types {
@@ -154,5 +170,5 @@ func Signature(def api.FunctionDefinition) string {
 		}
 		return "(" + strings.Join(names, ", ") + ")"
 	}
-	return list(def.ParamTypes()) + " -> " + list(def.ResultTypes())
+	return list(params) + " -> " + list(results)
 }

@@ -85,6 +85,16 @@ func (in *Instance) callEvent(ctx context.Context, name string, params []uint64,
 		return nil, err
 	}
 	defer in.leave(done)
+	f, err := in.callFunction(ctx, name, params, done)
+	if err != nil {
+		return nil, err
+	}
+	return f.copyResults(), nil
+}
+
+// callFunction is one call as one event, from begin to end. The results are on the function's stack.
+func (in *Instance) callFunction(ctx context.Context, name string, params []uint64,
+	done *outcome) (*Function, error) {
 	f, err := in.function(name, len(params))
 	if err != nil {
 		return nil, err
@@ -93,10 +103,7 @@ func (in *Instance) callEvent(ctx context.Context, name string, params []uint64,
 		return nil, err
 	}
 	err = f.call(in.eventContext(ctx), params)
-	if err = in.end(ctx, err, done); err != nil {
-		return nil, err
-	}
-	return f.copyResults(), nil
+	return f, in.end(ctx, err, done)
 }
 
 // Update runs fn as one event: its calls are committed together. If fn returns an error, or one

@@ -67,7 +67,7 @@ func (k *atomicKeeper) begin() error    { return nil }
 func (k *atomicKeeper) rollsBack() bool { return true }
 
 // commit makes the present state the one that recovery brings back.
-func (k *atomicKeeper) commit(meta Meta, kept func()) error {
+func (k *atomicKeeper) commit(meta Meta) error {
 	seq := k.state.Seq + 1
 	if err := k.collect(seq, meta); err != nil {
 		return err
@@ -81,7 +81,7 @@ func (k *atomicKeeper) commit(meta Meta, kept func()) error {
 		}
 		alone = alone || large
 	}
-	kept()
+	k.phase = keeping
 	if err := k.log.Append(&k.record); err != nil {
 		return k.checkLog(err)
 	}

@@ -44,8 +44,8 @@ func (k *continuousKeeper) begin() error {
 
 // commit writes the small state if it has changed and marks the state as outside of an event.
 // If that fails the mark stays: memory has moved on and the globals have not.
-func (k *continuousKeeper) commit(meta Meta, kept func()) error {
-	kept()
+func (k *continuousKeeper) commit(meta Meta) error {
+	k.phase = keeping
 	seq, pages := k.state.Seq+1, k.guest.Pages()
 	if meta.Set || !k.guest.NumbersAlone() && !k.guest.NumbersOnly(k.state) {
 		if err := k.keepAll(seq, pages, meta); err != nil {
@@ -104,7 +104,7 @@ func (k *continuousKeeper) keepAll(seq uint64, pages uint32, meta Meta) error {
 // abort keeps what the failed event left behind, like that of any other: there is nothing to go
 // back to.
 func (k *continuousKeeper) abort() error {
-	if err := k.commit(Meta{}, func() {}); err != nil || !k.guest.Closed() {
+	if err := k.commit(Meta{}); err != nil || !k.guest.Closed() {
 		return err
 	}
 	// The guest has ended itself. A new one goes on with the same state.

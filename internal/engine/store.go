@@ -38,7 +38,6 @@ type Store struct {
 	keep   keeper
 	mode   globalsfile.Mode
 	gate   *gate
-	phase  phase
 	closed atomic.Bool
 }
 
@@ -51,6 +50,7 @@ type core struct {
 	state *globalsfile.State // the small state as of the last commit
 	lock  *statedir.Lock
 	files closers
+	phase phase // of the event in progress
 
 	poison   atomic.Pointer[error]
 	counters counters
@@ -63,9 +63,9 @@ type core struct {
 type keeper interface {
 	// begin is called before an event.
 	begin() error
-	// commit keeps what a completed event did. kept is called when it cannot be undone any more.
-	// An error that does not poison leaves the event to be aborted.
-	commit(meta Meta, kept func()) error
+	// commit keeps what a completed event did. It sets the phase to keeping when that cannot be
+	// undone any more. An error that does not poison leaves the event to be aborted.
+	commit(meta Meta) error
 	// abort ends an event that failed: by rollback, or by keeping what it did.
 	abort() error
 	// rollsBack tells which.
@@ -134,10 +134,12 @@ func (s *Store) unwind() {
 		s.phase = idle
 		return // poisoned: whether the log holds the commit is for a recovery to find out
 	}
-	// The stack of the wazero instance has been left in the middle of a call.
-	err := s.guest.Close()
+	err := s.Abort()
 	if err == nil {
-		err = s.Abort()
+		// The stack of the wazero instance has been left in the middle of a call.
+		if err = s.guest.Close(); err == nil {
+			err = s.revive()
+		}
 	}
 	done = err == nil
 }
@@ -176,7 +178,7 @@ func (s *Store) revive() error {
 // Commit makes what the event did the state that recovery brings back. If it fails, the event has
 // been aborted, or the store is poisoned.
 func (s *Store) Commit(meta Meta) error {
-	err := s.keep.commit(meta, func() { s.phase = keeping })
+	err := s.keep.commit(meta)
 	if err == nil {
 		s.phase = idle
 		s.counters.commits.Add(1)
