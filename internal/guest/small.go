@@ -216,9 +216,8 @@ func (g *Guest) Restore(s *globalsfile.State) error {
 		if s.MemoryPages < now {
 			return errs.As(errs.Corrupt, fmt.Errorf("memory of %d wasm pages, the module starts with %d", s.MemoryPages, now))
 		}
-		if _, ok := g.mod.Memory().Grow(s.MemoryPages - now); !ok {
-			return fmt.Errorf("memory of %d wasm pages: %w", s.MemoryPages,
-				errors.Join(errors.New("it cannot be grown to that"), g.mem.GrowError()))
+		if err := g.growTo(s.MemoryPages); err != nil {
+			return err
 		}
 	}
 	if err := g.RestoreGlobals(s); err != nil {
@@ -239,6 +238,20 @@ func (g *Guest) Restore(s *globalsfile.State) error {
 	}
 	g.Settled()
 	return nil
+}
+
+// growTo makes the memory of a fresh instance as large as that of the state.
+func (g *Guest) growTo(wasmPages uint32) error {
+	mem := g.mod.Memory()
+	if _, ok := mem.Grow(wasmPages - g.Pages()); ok {
+		return nil
+	}
+	if most, _ := mem.Definition().Max(); most < wasmPages && most < MaxPages(&g.code.Info) {
+		return fmt.Errorf("the runtime allows a memory of %d wasm pages and the state has %d "+
+			"(make the runtime with a larger WithMemoryLimitPages)", most, wasmPages)
+	}
+	return fmt.Errorf("memory of %d wasm pages: %w", wasmPages,
+		errors.Join(errors.New("it cannot be grown to that"), g.mem.GrowError()))
 }
 
 // restoreTable writes the entries of a table. None means that it never changed and is what the
