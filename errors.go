@@ -25,6 +25,9 @@ var (
 	ErrNotExist = errors.New("no such state")
 	// ErrNoFunction: the module exports no function of that name.
 	ErrNoFunction = errors.New("no such function")
+	// ErrRunsOnce: the function runs once in the life of a state, and has: _initialize when the
+	// state was created, _start as its first event.
+	ErrRunsOnce = errors.New("runs once in the life of a state")
 )
 
 // kindError ties a message to one of the errors above: Error is the message alone, Is and

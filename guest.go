@@ -179,7 +179,7 @@ func (g *guest) pages() uint32 {
 func (g *guest) firstRun(ctx context.Context) error {
 	names := []string{g.info.Init, g.info.Start}
 	if g.info.Initialize {
-		names = append(names, "_initialize")
+		names = append(names, initializeName)
 	}
 	for _, name := range names {
 		if name == "" {

@@ -164,7 +164,7 @@ var errPanicked = errors.New("the event's function panicked")
 
 // begin starts an event.
 func (in *Instance) begin() error {
-	in.tx.metaSet = false
+	in.tx.metaSet, in.tx.started = false, false
 	return in.keeper.begin()
 }
 

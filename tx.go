@@ -3,6 +3,7 @@ package mmrun
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tetratelabs/wazero/api"
@@ -16,6 +17,7 @@ type Tx struct {
 	failed  error // the first call that failed: what it left behind must not be committed
 	meta    []byte
 	metaSet bool
+	started bool // _start has been called in this event
 }
 
 // Call calls an exported function. If it traps, the event cannot be committed any more, whether
@@ -97,7 +99,7 @@ type Function struct {
 	name    string
 	def     api.FunctionDefinition
 	fn      api.Function
-	life    uint64 // of the guest that fn belongs to
+	life    uint64 // of the guest that fn belongs to; 0 for _start, so that each call is looked at
 	params  int    // values on the stack; a v128 takes two
 	results int
 	stack   []uint64 // as long as a call needs
@@ -125,8 +127,9 @@ func (f *Function) CallWithStack(ctx context.Context, stack []uint64) error {
 func (f *Function) run(ctx context.Context, stack []uint64) error {
 	g := f.in.guest
 	if f.life != g.life {
-		f.fn = g.mod.ExportedFunction(f.name)
-		f.life = g.life
+		if err := f.resolve(); err != nil {
+			return err
+		}
 	}
 	if g.closed() {
 		return fmt.Errorf("function %s: the guest has ended itself in this event", f.name)
@@ -134,6 +137,25 @@ func (f *Function) run(ctx context.Context, stack []uint64) error {
 	if err := f.fn.CallWithStack(ctx, stack); err != nil {
 		return fmt.Errorf("function %s: %w", f.name, err)
 	}
+	return nil
+}
+
+// resolve looks the function up in the present life of the guest. A command's _start is looked at
+// each time: it runs once in the life of a state.
+func (f *Function) resolve() error {
+	in := f.in
+	f.fn = in.guest.mod.ExportedFunction(f.name)
+	if !runsMain(f.def) {
+		f.life = in.guest.life
+		return nil
+	}
+	if in.tx.started || in.state.Seq > firstRunSeq {
+		return asKind(ErrRunsOnce, fmt.Errorf("function %s: a command runs its main function once in "+
+			"the life of a state, as its first event, and this state is at commit %d (call the other "+
+			"functions it exports, begin another state, or build the guest as a reactor)",
+			f.name, in.state.Seq))
+	}
+	in.tx.started = true
 	return nil
 }
 
@@ -170,11 +192,41 @@ func (in *Instance) find(name string) (*Function, error) {
 	if fn == nil || strings.HasPrefix(name, reservedPrefix) {
 		return nil, asKind(ErrNoFunction, fmt.Errorf("function %s: the module exports no function of that name", name))
 	}
-	f := &Function{in: in, name: name, def: fn.Definition(), fn: fn, life: in.guest.life}
+	def := fn.Definition()
+	if in.guest.info.Initialize && exportedAs(def, initializeName) {
+		return nil, asKind(ErrRunsOnce, fmt.Errorf("function %s: it ran when the state was created, and "+
+			"would run the guest's constructors over what the guest has now; it runs once in the life of "+
+			"a state (call the other functions it exports, or begin another state)", name))
+	}
+	f := &Function{in: in, name: name, def: def, fn: fn, life: in.guest.life}
 	f.params, f.results = slots(f.def.ParamTypes()), slots(f.def.ResultTypes())
 	f.stack = make([]uint64, max(f.params, f.results))
+	if runsMain(f.def) {
+		f.life = 0
+	}
 	in.functions[name] = f
 	return f, nil
+}
+
+// Functions that a toolchain means to be run once. mmrun calls _initialize when it creates a state;
+// whether and when _start is run is up to the caller.
+const (
+	initializeName = "_initialize"
+	startName      = "_start"
+)
+
+// firstRunSeq is the commit of a state that no event has changed yet.
+const firstRunSeq = 1
+
+// runsMain tells whether a function is the main function of a command.
+func runsMain(def api.FunctionDefinition) bool {
+	return len(def.ParamTypes()) == 0 && len(def.ResultTypes()) == 0 && exportedAs(def, startName)
+}
+
+// exportedAs tells whether a function has that name among others: one function may be exported
+// under several.
+func exportedAs(def api.FunctionDefinition, name string) bool {
+	return slices.Contains(def.ExportNames(), name)
 }
 
 // reservedPrefix begins the names of what the rewriter adds.
