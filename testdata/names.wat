@@ -9,7 +9,7 @@
   (data (i32.const 0) "\40\00\00\00\17\00\00\00") ;; where it is, and its 23 bytes
 
   ;; say writes them to fd: 1 is standard output, 2 standard error.
-  (func (export "say") (param $fd i32) (result i32)
+  (func $say (export "say") (param $fd i32) (result i32)
     (call $fd_write (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8)))
 
   ;; slowly writes them byte by byte, as an unbuffered stream does.
@@ -20,6 +20,13 @@
       (drop (call $fd_write (local.get $fd) (i32.const 16) (i32.const 1) (i32.const 8)))
       (local.set $i (i32.add (local.get $i) (i32.const 1)))
       (br_if $next (i32.lt_u (local.get $i) (i32.const 23)))))
+
+  ;; hang writes to standard error that it has begun, changes a global and does not return.
+  (global $hangs (mut i32) (i32.const 0))
+  (func (export "hang")
+    (global.set $hangs (i32.add (global.get $hangs) (i32.const 1)))
+    (drop (call $say (i32.const 2)))
+    (loop $forever (br $forever)))
 
   (func (export "clear\1b[2J") unreachable)
   (func (export "two\nlines"))
