@@ -25,6 +25,9 @@ var (
 	ErrNotExist = errs.NotExist
 	// ErrNoFunction: the module exports no function of that name.
 	ErrNoFunction = errs.NoFunction
+	// ErrRunsOnce: the function runs once in the life of a state, and has: _initialize when the
+	// state was created, _start as its first event.
+	ErrRunsOnce = errs.RunsOnce
 	// ErrNested: an event was begun, or the instance closed, from inside an event of the same
 	// instance, as its context tells.
 	ErrNested = errs.Nested

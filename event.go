@@ -17,6 +17,7 @@ type event struct {
 	count uint64        // events begun
 
 	view       bool
+	started    bool  // _start has been called in it
 	failed     error // the first call that failed: what it left behind must not be committed
 	meta       engine.Meta
 	onCommit   []func()
@@ -57,7 +58,7 @@ func (in *Instance) begin(view bool) error {
 	}
 	in.event.count++
 	in.event.id.Store(in.event.count)
-	in.event.view = view
+	in.event.view, in.event.started = view, false
 	return nil
 }
 

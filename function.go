@@ -3,6 +3,7 @@ package mmrun
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tetratelabs/wazero/api"
@@ -18,6 +19,7 @@ type Function struct {
 	def        api.FunctionDefinition
 	fn         api.Function
 	generation uint64 // of the guest that fn belongs to
+	isMain     bool   // a command's _start, which runs once in the life of a state
 	params     int    // values on the stack; a v128 takes two
 	results    int
 	stack      []uint64 // as long as a call needs
@@ -50,6 +52,11 @@ func (f *Function) CallWithStack(ctx context.Context, stack []uint64) error {
 }
 
 func (f *Function) run(ctx context.Context, stack []uint64) error {
+	if f.isMain {
+		if err := f.in.startMain(f.name); err != nil {
+			return err
+		}
+	}
 	g := f.in.store.Guest()
 	if f.generation != g.Generation() {
 		f.fn = g.Module().ExportedFunction(f.name)
@@ -114,11 +121,43 @@ func (in *Instance) find(name string) (*Function, error) {
 	if fn == nil || isReserved(name) {
 		return nil, noFunction(name)
 	}
-	f := &Function{in: in, name: name, def: fn.Definition(), fn: fn, generation: g.Generation()}
+	def := fn.Definition()
+	if g.Code().Info.Initialize && exportedAs(def, guest.InitializeName) {
+		return nil, errs.As(ErrRunsOnce, fmt.Errorf("function %s: it runs once in the life of a state, "+
+			"and ran when this one was created; again it would run the guest's constructors over "+
+			"what the guest has now (call the other functions it exports, or begin another state)",
+			name))
+	}
+	f := &Function{in: in, name: name, def: def, fn: fn, generation: g.Generation(),
+		isMain: isMain(def)}
 	f.params, f.results = slots(f.def.ParamTypes()), slots(f.def.ResultTypes())
 	f.stack = make([]uint64, max(f.params, f.results))
 	in.functions[name] = f
 	return f, nil
+}
+
+// isMain tells whether a function is the main function of a command.
+func isMain(def api.FunctionDefinition) bool {
+	return len(def.ParamTypes()) == 0 && len(def.ResultTypes()) == 0 && exportedAs(def, "_start")
+}
+
+// exportedAs tells whether a function has that name among others: one function may be exported
+// under several.
+func exportedAs(def api.FunctionDefinition, name string) bool {
+	return slices.Contains(def.ExportNames(), name)
+}
+
+// startMain refuses to run a command's main function but as the first event of a state.
+func (in *Instance) startMain(name string) error {
+	const firstRun = 1 // the commit of a state that no event has changed yet
+	if seq := in.Seq(); in.event.started || seq > firstRun {
+		return errs.As(ErrRunsOnce, fmt.Errorf("function %s: a command runs its main function once "+
+			"in the life of a state, as its first event, and this state is at commit %d (call the "+
+			"other functions it exports, begin another state, or build the guest as a reactor)",
+			name, seq))
+	}
+	in.event.started = true
+	return nil
 }
 
 func noFunction(name string) error {

@@ -45,7 +45,7 @@ func (a *app) inspectCommand() *cobra.Command {
 			return printReport(a.out, r)
 		},
 	}
-	a.stateFlag(cmd.Flags())
+	a.stateFlag(cmd)
 	return cmd
 }
 
@@ -69,7 +69,8 @@ func globals(r *fsck.Report) []global {
 	list := make([]global, len(r.Globals))
 	for i, g := range r.Globals {
 		v := value{typ: typeByName(g.Type), lo: g.Lo, hi: g.Hi}
-		x := global{Index: g.Index, Name: g.Name, Type: g.Type, text: v.String(), Value: json.RawMessage(v.json())}
+		x := global{Index: g.Index, Name: g.Name, Type: g.Type, text: v.String(),
+			Value: json.RawMessage(v.json())}
 		if v.typ == typeFuncref {
 			x.text, x.Value = "null", json.RawMessage("null")
 			if index := int32(g.Lo); index >= 0 {
@@ -82,7 +83,8 @@ func globals(r *fsck.Report) []global {
 }
 
 func typeByName(name string) api.ValueType {
-	for _, t := range []api.ValueType{api.ValueTypeI32, api.ValueTypeI64, api.ValueTypeF32, api.ValueTypeF64, typeV128, typeFuncref} {
+	for _, t := range []api.ValueType{api.ValueTypeI32, api.ValueTypeI64, api.ValueTypeF32,
+		api.ValueTypeF64, typeV128, typeFuncref} {
 		if typeName(t) == name {
 			return t
 		}
@@ -122,7 +124,7 @@ func printReport(to io.Writer, r *fsck.Report) error {
 	}
 	section("globals", len(r.Globals))
 	for _, g := range globals(r) {
-		row(fmt.Sprintf("  %d\t%s\t%s\t%s", g.Index, g.Name, g.Type, g.text))
+		row(fmt.Sprintf("  %d\t%s\t%s\t%s", g.Index, escapeName(g.Name), g.Type, g.text))
 	}
 	section("tables", len(r.Tables))
 	for _, t := range r.Tables {

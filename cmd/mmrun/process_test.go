@@ -73,6 +73,14 @@ type loop struct {
 
 func startLoop(t *testing.T, args ...string) *loop {
 	t.Helper()
+	l := newLoop(t, args...)
+	l.start()
+	return l
+}
+
+// newLoop is a loop that has not been started.
+func newLoop(t *testing.T, args ...string) *loop {
+	t.Helper()
 	l := &loop{t: t, cmd: command(t, append([]string{"run"}, args...)...)}
 	l.cmd.Stderr = os.Stderr
 	var err error
@@ -84,11 +92,15 @@ func startLoop(t *testing.T, args ...string) *loop {
 		t.Fatal(err)
 	}
 	l.out = bufio.NewReader(out)
-	if err := l.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.cmd.Process.Kill() })
 	return l
+}
+
+func (l *loop) start() {
+	l.t.Helper()
+	if err := l.cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = l.cmd.Process.Kill() })
 }
 
 func (l *loop) send(line string) {
@@ -160,7 +172,8 @@ func TestSignalEndsRunWithCheckpoint(t *testing.T) {
 	}
 }
 
-// The event that runs when the signal comes is committed and answered.
+// The event that runs when the signal comes is committed and answered, and the process says what it
+// waits for.
 func TestSignalLetsEventEnd(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no signal that one process can send another one")
@@ -182,6 +195,63 @@ func TestSignalLetsEventEnd(t *testing.T) {
 	}
 	if r := inspect(t, state); string(rest) != "\n" || r.Seq != 3 || r.InEvent || !r.Clean {
 		t.Errorf("answers %q, commit %d, want an empty line and 3", rest, r.Seq)
+	}
+}
+
+// An event that never ends: the first signal says that it is waited for and how to end at once,
+// the second one does so, also where a guest's loop could take the only processor. What was
+// committed is there.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no signal that one process can send another one")
+	}
+	for name, second := range map[string]syscall.Signal{
+		"SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT, "SIGQUIT": syscall.SIGQUIT,
+	} {
+		t.Run(name, func(t *testing.T) {
+			wasm, state := copyGuest(t, "names")
+			l := newLoop(t, wasm)
+			l.cmd.Env = append(l.cmd.Env, "GOMAXPROCS=1")
+			l.cmd.Stderr = nil
+			stderr, err := l.cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.start()
+			l.ask("say 1")
+			l.send("hang")
+			lines := bufio.NewReader(stderr)
+			next := func(want string) {
+				t.Helper()
+				for {
+					line, err := lines.ReadString('\n')
+					if err != nil {
+						t.Fatalf("%v, want %q", err, want)
+					}
+					if strings.Contains(line, want) {
+						return
+					}
+				}
+			}
+			next("gone") // of say
+			next("gone") // of hang: it has begun
+			if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			next("mmrun: SIGTERM: the event that runs is waited for, then the loop ends; a second signal, " +
+				"SIGQUIT or kill -9 ends it at once")
+			if err := l.cmd.Process.Signal(second); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, lines)
+			if err := l.cmd.Wait(); err == nil {
+				t.Error("run ended as if it had done its work")
+			}
+			if r := inspect(t, state); r.Seq != 2 || r.InUse || r.Problem != "" {
+				t.Errorf("commit %d, want 2; %+v", r.Seq, r)
+			}
+			mmrunOutput(t, exitDone, "verify", state)
+		})
 	}
 }
 

@@ -28,7 +28,7 @@ func (a *app) repairCommand() *cobra.Command {
 			return a.repair(t)
 		},
 	}
-	a.stateFlag(cmd.Flags())
+	a.stateFlag(cmd)
 	cmd.Flags().BoolVar(&a.force, "force", false, "take what is there as it is where no intact commit is left")
 	return cmd
 }
@@ -37,9 +37,16 @@ func (a *app) repair(t target) error {
 	if err := t.existing(); err != nil {
 		return err
 	}
+	keepPipeErrors()
+	finished := a.working("repairing " + t.state)
 	r, err := fsck.Repair(t.state, a.force)
+	finished()
 	if err != nil {
 		return err
+	}
+	if len(r.Problems) > 0 {
+		a.done("state %s: it is repaired and at commit %d, its files as they were are in %s",
+			r.Dir, r.Seq, r.Backup)
 	}
 	if a.json {
 		return a.printJSON(r)
@@ -54,6 +61,7 @@ func (a *app) repair(t target) error {
 	for _, l := range r.Lost {
 		a.message("lost: %s", l)
 	}
-	_, err = fmt.Fprintf(a.out, "state %s is at commit %d now; the files as they were are in %s\n", r.Dir, r.Seq, r.Backup)
+	_, err = fmt.Fprintf(a.out, "state %s is at commit %d now; the files as they were are in %s\n",
+		r.Dir, r.Seq, r.Backup)
 	return err
 }

@@ -20,7 +20,7 @@ func (a *app) rewriteCommand() *cobra.Command {
 		Use:               "rewrite IN [-o OUT]",
 		Short:             "Show what mmrun makes of a module",
 		Long:              rewriteHelp,
-		ValidArgsFunction: completeTarget,
+		ValidArgsFunction: completeModule,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("%d arguments given, want one module (usage: %s)", len(args), cmd.UseLine())
@@ -87,7 +87,7 @@ func printInfo(w io.Writer, before, after int, info rewriter.Info) error {
 		line("memory     %d wasm pages and more", m.Min)
 	}
 	for _, g := range info.Globals {
-		line("global     %d %s %s", g.Index, g.Type, g.Name)
+		line("global     %d %s %s", g.Index, g.Type, escapeName(g.Name))
 	}
 	for _, t := range info.Tables {
 		line("table      %d %s, %d entries at first", t.Index, t.Type, t.Min)

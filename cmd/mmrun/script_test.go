@@ -54,6 +54,13 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("XDG_CACHE_HOME", cache)
 			env.Setenv("HOME", env.WorkDir)
+			words, err := os.ReadFile("../../realguests/testdata/words.wasm") // AssemblyScript
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "words.wasm"), words, 0o644); err != nil {
+				return err
+			}
 			for _, name := range append(guests.Names(t), guests.BadNames(t)...) {
 				to := filepath.Join(env.WorkDir, filepath.FromSlash(name)+".wasm")
 				if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {

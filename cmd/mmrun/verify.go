@@ -28,7 +28,7 @@ func (a *app) verifyCommand() *cobra.Command {
 			return a.verify(t)
 		},
 	}
-	a.stateFlag(cmd.Flags())
+	a.stateFlag(cmd)
 	return cmd
 }
 
@@ -36,7 +36,9 @@ func (a *app) verify(t target) error {
 	if err := t.existing(); err != nil {
 		return err
 	}
+	finished := a.working("verifying " + t.state)
 	r, err := fsck.Verify(t.state)
+	finished()
 	if err != nil {
 		return err
 	}

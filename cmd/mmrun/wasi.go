@@ -20,7 +20,7 @@ func (a *app) moduleConfig(name string, stdout io.Writer) (wazero.ModuleConfig, 
 	config := wazero.NewModuleConfig().
 		WithArgs(name).
 		WithStdout(stdout).
-		WithStderr(a.errOut).
+		WithStderr(a.guestOut).
 		WithSysWalltime().
 		WithSysNanotime().
 		WithSysNanosleep().
@@ -105,6 +105,9 @@ func (e *effects) release() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	_, err := e.buf.WriteTo(e.to)
+	if w, ok := e.to.(*escapingWriter); ok && err == nil {
+		err = w.flush() // the event is over
+	}
 	return err
 }
 

@@ -29,6 +29,8 @@ var (
 	NotExist = errors.New("no such state")
 	// NoFunction: the module exports no function of that name.
 	NoFunction = errors.New("no such function")
+	// RunsOnce: the function runs once in the life of a state, and has.
+	RunsOnce = errors.New("runs once in the life of a state")
 	// Nested: an event was begun from inside an event of the same instance.
 	Nested = errors.New("inside an event already")
 	// NotInEvent: what belongs to an event was used when it was over.

@@ -182,11 +182,14 @@ func (g *Guest) Pages() uint32 {
 	return uint32(g.mem.Size() / mmapmem.WasmPageSize)
 }
 
+// InitializeName is the export that runs a reactor's constructors.
+const InitializeName = "_initialize"
+
 // FirstRun runs what a module runs once in its life: data segments, start function, _initialize.
 func (g *Guest) FirstRun(ctx context.Context) error {
 	names := []string{g.code.Info.Init, g.code.Info.Start}
 	if g.code.Info.Initialize {
-		names = append(names, "_initialize")
+		names = append(names, InitializeName)
 	}
 	for _, name := range names {
 		if name == "" {

@@ -247,8 +247,8 @@ func (g *Guest) growTo(wasmPages uint32) error {
 		return nil
 	}
 	if most, _ := mem.Definition().Max(); most < wasmPages && most < MaxPages(&g.code.Info) {
-		return fmt.Errorf("the runtime allows a memory of %d wasm pages and the state has %d "+
-			"(make the runtime with a larger WithMemoryLimitPages)", most, wasmPages)
+		return fmt.Errorf("the runtime allows a memory of %d wasm pages, the state has %d wasm "+
+			"pages (make the runtime with a larger WithMemoryLimitPages)", most, wasmPages)
 	}
 	return fmt.Errorf("memory of %d wasm pages: %w", wasmPages,
 		errors.Join(errors.New("it cannot be grown to that"), g.mem.GrowError()))

@@ -494,3 +494,26 @@ func TestLines(t *testing.T) {
 		t.Errorf("fail(1): %v", err)
 	}
 }
+
+func TestCommand(t *testing.T) {
+	g := load(t, "command")
+	g.call("_start")
+	g.want(5, "add", i32(5))
+	g.call("main")
+	g.want(2, "runs")
+	g.want(1, "add", i32(1))
+}
+
+func TestNames(t *testing.T) {
+	var out, errOut strings.Builder
+	g := instantiate(t, guests.Load(t, "names"), stdio{stdout: &out, stderr: &errOut})
+	g.want(0, "say", i32(1))
+	g.call("slowly", i32(2))
+	const want = "\x1b[2Jgone \u202etxet \xff\xc3 é\n"
+	if out.String() != want || errOut.String() != want {
+		t.Errorf("said %q and %q", out.String(), errOut.String())
+	}
+	g.wantError("clear\x1b[2J")
+	g.call("two\nlines")
+	g.call("back\u202edraw")
+}
