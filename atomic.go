@@ -25,9 +25,10 @@ type atomicKeeper struct {
 	record wal.Commit
 	small  []byte
 	ranges []wal.Range
+	// pending is what the event has changed in the memory, from prepare to keepPages.
+	pending mmapmem.Pending
 
-	running *fold  // the fold in progress or just finished, nil if none
-	folded  uint64 // seq up to which every commit is in the files
+	running *fold // the fold in progress or just finished, nil if none
 
 	// A commit's stores to the wal are page faults where the segment has not been stored to since
 	// it was begun or synced. The fault counter must not take those for the guest's.
@@ -37,25 +38,6 @@ type atomicKeeper struct {
 	timer    *time.Timer // of SyncEvery
 	timerSet atomic.Bool
 }
-
-const (
-	// idleCommits is how many commits a hot page must have come through unchanged before it is
-	// evicted: about as many comparisons (0.12 µs) as an eviction and the fault that brings
-	// the page back (5 µs) cost.
-	idleCommits = 40
-	// privatePages is how many pages may have shadows, 64 MiB of them, before a checkpoint starts
-	// so that some can be evicted.
-	privatePages = 16384
-	// mostPrivatePages, 512 MiB of shadows, is where events wait for checkpoint and eviction: they
-	// dirty pages faster than the disk takes them.
-	mostPrivatePages = 131072
-	// freshPages is how many pages one event may add to the hot ones. The pages of an event that
-	// makes more are folded into the file within the event and get no shadows, so that it needs
-	// no more memory than the guest itself has asked for.
-	freshPages = 8192
-	// evictBatch bounds the pause that evictions put into one commit.
-	evictBatch = 1024
-)
 
 func (k *atomicKeeper) begin() error { return nil }
 func (k *atomicKeeper) view() bool   { return true }
@@ -67,7 +49,9 @@ func (k *atomicKeeper) commit() error {
 	if err := k.prepare(seq); err != nil {
 		return err
 	}
-	alone := in.mem != nil && in.mem.FreshPages() > freshPages
+	// The pages of an event that changes very many go to the file within the event and get no
+	// shadows, so that it needs no more memory than the guest itself has asked for.
+	alone := in.mem != nil && k.pending.TooMany()
 	size := wal.RecordSize(&k.record)
 	if size > k.wal.Free() {
 		large, err := k.makeRoom(size)
@@ -89,24 +73,11 @@ func (k *atomicKeeper) commit() error {
 	in.state.Seq, in.state.MemoryPages = seq, k.record.WasmPages
 	in.guest.settled()
 	if in.mem != nil {
-		if err := k.keepPages(seq, alone); err != nil {
+		if err := k.keepPages(seq, alone, faulted || in.opts.sync.always); err != nil {
 			return in.poisonWith(err)
 		}
 	}
-	// Only now: what this event wrote to a page that had come to rest is nowhere but in the page
-	// until the record holds it, and an evicted page forgets it.
-	if k.running != nil && k.running.finished() {
-		if err := k.evict(); err != nil {
-			return in.poisonWith(err)
-		}
-	}
-	if err := k.syncCommit(); err != nil {
-		return err
-	}
-	if in.mem != nil && (faulted || in.opts.sync.always) {
-		in.mem.FaultsAreOurs()
-	}
-	return nil
+	return k.syncCommit()
 }
 
 // prepare fills k.record with what the event changed.
@@ -123,12 +94,11 @@ func (k *atomicKeeper) prepare(seq uint64) error {
 	if in.mem == nil {
 		return nil
 	}
-	changes, err := in.mem.Changes()
-	if err != nil {
+	if k.pending, err = in.mem.Changes(); err != nil {
 		return in.poisonWith(err)
 	}
 	k.ranges = k.ranges[:0]
-	for _, r := range changes {
+	for _, r := range k.pending.Ranges() {
 		k.ranges = append(k.ranges, wal.Range(r))
 	}
 	k.record.Ranges = k.ranges
@@ -140,7 +110,7 @@ func (k *atomicKeeper) prepare(seq uint64) error {
 // keepPages makes the memory's present bytes the reference for the next commit. If alone, the
 // record was the last in its segment, and it is folded here and now. An error is one after which
 // the instance cannot go on; a checkpoint that fails for want of room is tried again later.
-func (k *atomicKeeper) keepPages(seq uint64, alone bool) error {
+func (k *atomicKeeper) keepPages(seq uint64, alone, faulted bool) error {
 	mem := k.in.mem
 	if alone {
 		err := k.foldActive()
@@ -148,37 +118,24 @@ func (k *atomicKeeper) keepPages(seq uint64, alone bool) error {
 			err = k.wait()
 		}
 		if err == nil {
-			return mem.CommittedToFile(seq)
+			return k.pending.KeepInFile(seq)
 		}
 		if k.in.poison.Load() != nil {
 			return err
 		}
 	}
-	mem.Committed(seq)
-	if mem.PrivatePages() > mostPrivatePages {
-		return k.evictAll(seq)
-	}
-	crowded := mem.PrivatePages() > privatePages && seq-k.folded >= idleCommits
-	if k.running == nil && (crowded || mem.Idle()) {
-		if err := k.foldActive(); err != nil && k.in.poison.Load() != nil {
+	if k.running != nil && k.running.finished() {
+		if err := k.noteFold(); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// evictAll makes all pages cold, now. Without room on the disk that is put off.
-func (k *atomicKeeper) evictAll(seq uint64) error {
-	err := k.foldActive()
-	if err == nil {
-		err = k.wait()
-	}
-	if err == nil {
-		_, err = k.in.mem.Evict(seq, seq, 0, mostPrivatePages*2)
+	if err := k.pending.Keep(seq, faulted); err != nil {
 		return err
 	}
-	if k.in.poison.Load() != nil {
-		return err
+	if k.running == nil && mem.WantsCheckpoint() {
+		if err := k.foldActive(); err != nil && k.in.poison.Load() != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -223,7 +180,7 @@ func (k *atomicKeeper) foldActive() error {
 }
 
 // wait waits for the fold in progress. After it returned nil there is none, and no sealed
-// segment. It evicts nothing: it may be called between Changes and Committed.
+// segment.
 func (k *atomicKeeper) wait() error {
 	if k.running == nil {
 		return nil
@@ -243,26 +200,22 @@ func (k *atomicKeeper) wait() error {
 	case err != nil:
 		return fmt.Errorf("state %s: checkpoint: %w", k.in.dir, err)
 	}
-	k.folded = f.last
 	k.running = nil
+	if k.in.mem != nil {
+		k.in.mem.InFile(f.last)
+	}
 	k.in.counters.checkpoints++
 	return nil
 }
 
-// evict takes note of a finished fold and makes pages cold that it has put into the file. A
-// failed fold stays where it is until its segment is needed.
-func (k *atomicKeeper) evict() error {
+// noteFold takes note of a finished fold, so that pages that it has put into the file can be given
+// back. A failed fold stays where it is until its segment is needed.
+func (k *atomicKeeper) noteFold() error {
 	if err := k.running.wait(); err != nil {
 		if final(err) {
 			return err
 		}
 		return nil
-	}
-	if mem := k.in.mem; mem != nil {
-		more, err := mem.Evict(k.running.last, k.in.state.Seq, idleCommits, evictBatch)
-		if err != nil || more {
-			return err
-		}
 	}
 	return k.wait()
 }
@@ -373,6 +326,6 @@ func (k *atomicKeeper) stats(s *Stats) {
 	s.WALUsed = k.wal.Used()
 	if mem := k.in.mem; mem != nil {
 		s.Tracker = mem.Tracker()
-		s.HotPages, s.PrivatePages = mem.HotPages(), mem.PrivatePages()
+		s.HotPages, s.PrivatePages = mem.CopiedPages(), mem.HeldPages()
 	}
 }

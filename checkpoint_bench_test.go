@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 )
@@ -58,7 +59,7 @@ func BenchmarkCheckpointSums(b *testing.B) {
 			}
 			with, without := open("with"), open("without")
 			fo := without.keeper.(*atomicKeeper).folder
-			fo.patcher = mmapmem.NewPatcher(fo.memory, nil)
+			fo.patcher = pagefile.NewPatcher(fo.memory, nil)
 			contestants := []*Instance{with, without}
 			for _, in := range contestants {
 				if _, err := in.Call(bg, "grow", memoryPages/16-1); err != nil {

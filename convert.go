@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -86,7 +87,7 @@ func (in *Instance) writeSums(memory vfs.File) error {
 	if err != nil {
 		return err
 	}
-	sums := mmapmem.NewSums(f)
+	sums := pagefile.NewChecksums(func() (vfs.File, error) { return f, nil })
 	err = sums.Build(memory, uint64(in.state.MemoryPages)*mmapmem.WasmPageSize)
 	if err == nil {
 		err = sums.Sync()

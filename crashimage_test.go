@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/internal/scratch"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
@@ -325,7 +326,7 @@ func checkSums(in *Instance) error {
 	}
 	defer sums.Close()
 	var bad []uint32
-	err = mmapmem.Verify(memory, sums, uint64(in.state.MemoryPages)*mmapmem.WasmPageSize,
+	err = pagefile.Verify(memory, sums, uint64(in.state.MemoryPages)*mmapmem.WasmPageSize,
 		func(page uint32) { bad = append(bad, page) })
 	if err == nil && len(bad) > 0 {
 		err = fmt.Errorf("after recovery to commit %d, pages %v do not have their checksums", in.state.Seq, bad)

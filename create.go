@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -66,7 +67,7 @@ func create(ctx context.Context, o *options, dir string, wasm []byte, g *guest) 
 
 // createMemory opens the memory of a first run: a private one, whatever the mode, so that only
 // what was written to goes into the file.
-func createMemory(o *options, dir string, mode Mode, g *guest, files *closers) (vfs.File, *mmapmem.Sums, error) {
+func createMemory(o *options, dir string, mode Mode, g *guest, files *closers) (vfs.File, *pagefile.Checksums, error) {
 	if g.info.Memory == nil {
 		return nil, nil, nil
 	}
@@ -81,13 +82,16 @@ func createMemory(o *options, dir string, mode Mode, g *guest, files *closers) (
 	if err != nil {
 		return nil, nil, err
 	}
-	var sums *mmapmem.Sums
+	var sums *pagefile.Checksums
 	if mode == Atomic {
 		f, err := open(sumsName)
 		if err != nil {
 			return nil, nil, err
 		}
-		sums = mmapmem.NewSums(f)
+		sums = pagefile.NewChecksums(func() (vfs.File, error) { return f, nil })
+		if err := sums.Create(); err != nil {
+			return nil, nil, err
+		}
 	}
 	if g.mem, err = mmapmem.Open(memory, mmapmem.Private, g.maxPages()); err != nil {
 		return nil, nil, err
@@ -101,23 +105,28 @@ func createMemory(o *options, dir string, mode Mode, g *guest, files *closers) (
 }
 
 // writeMemory puts all that differs from zero into the file, durably.
-func writeMemory(mem *mmapmem.Memory, memory vfs.File, sums *mmapmem.Sums) error {
+func writeMemory(mem *mmapmem.Memory, memory vfs.File, sums *pagefile.Checksums) error {
 	if mem == nil {
 		return nil
 	}
-	changes, err := mem.Changes()
+	pending, err := mem.Changes()
 	if err != nil {
 		return err
 	}
-	patcher := mmapmem.NewPatcher(memory, sums)
+	patcher := pagefile.NewPatcher(memory, sums)
 	image := mem.Bytes()
-	for _, r := range changes {
+	for _, r := range pending.Ranges() {
 		if err := patcher.Patch(uint64(r.Offset), image[r.Offset:][:r.Len]); err != nil {
 			return err
 		}
 	}
-	if err := patcher.Flush(); err != nil { // which syncs the sums
+	if err := patcher.Flush(); err != nil { // which syncs the sums, if there are any
 		return err
+	}
+	if sums != nil {
+		if err := sums.Sync(); err != nil {
+			return err
+		}
 	}
 	return memory.Sync()
 }

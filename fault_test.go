@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/internal/scratch"
-	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/vfs/faultfs"
 )
@@ -37,8 +37,6 @@ type faultRun struct {
 	die bool
 	// durable, if set, is called when a commit has been acknowledged as durable.
 	durable func(seq uint64)
-	// gaveUp, if set, is called before each opening.
-	gaveUp func()
 
 	in       *Instance
 	acked    uint64 // last commit
@@ -109,9 +107,6 @@ func (r *faultRun) open(mode Mode) error {
 		if try == 2 || r.dead {
 			r.inj.Heal()
 		}
-		if r.gaveUp != nil {
-			r.gaveUp()
-		}
 		in, err := r.m.open(r.dir, r.fs, true, WithMode(mode), WithSync(r.policy), withBootID(bootOfWorkload))
 		if r.die && r.faulty() {
 			r.dead = true
@@ -148,9 +143,6 @@ func (r *faultRun) reopen(inFlight bool) error {
 	abandon(r.in)
 	r.in = nil
 	r.inj.Heal()
-	if r.gaveUp != nil {
-		r.gaveUp()
-	}
 	in, err := r.m.open(r.dir, r.fs, true, WithSync(r.policy), withBootID(bootOfWorkload))
 	if errors.Is(err, ErrTorn) && inFlight {
 		r.torn, r.ended = true, true
@@ -564,8 +556,6 @@ func TestFailedSyncIsNeverTrusted(t *testing.T) {
 		// The recorder fails the sync, and the injector, which is not armed, only counts.
 		r.inj = faultfs.NewInjector(0, faultfs.EIO, false)
 		r.fs = faultfs.Wrap(cuts.rec.FS(), r.inj.Layer)
-		// Recovery stores the sums of all pages that it writes.
-		r.gaveUp = func() { cuts.rec.Touched(sumsName) }
 		count := 0
 		cuts.rec.FailSync = func(op *faultfs.Op) error {
 			if count++; count == k {
@@ -660,7 +650,7 @@ func TestDamagedPageGetsNoNewSum(t *testing.T) {
 				t.Fatal(err)
 			}
 			if during == "checkpoint" {
-				if err := in.Checkpoint(); !errors.Is(err, ErrPoisoned) || !errors.Is(err, mmapmem.ErrSum) {
+				if err := in.Checkpoint(); !errors.Is(err, ErrPoisoned) || !errors.Is(err, pagefile.ErrChecksum) {
 					t.Errorf("checkpoint over a damaged page: %v", err)
 				}
 			}

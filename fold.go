@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/mmrun/mmrun/globalsfile"
-	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
 )
@@ -18,10 +18,10 @@ import (
 type folder struct {
 	dir     string
 	memory  vfs.File // nil without a memory
-	sums    *mmapmem.Sums
+	sums    *pagefile.Checksums
 	sidecar *globalsfile.File
 	logger  *slog.Logger
-	patcher *mmapmem.Patcher
+	patcher *pagefile.Patcher
 
 	state *globalsfile.State // the small state as of the last record applied
 	long  bool               // recovery: the memory file has been seen to be as long as that state's memory
@@ -72,11 +72,14 @@ func (fo *folder) written() int64 {
 }
 
 func (fo *folder) run(sealed *wal.Sealed) error {
+	if fo.sums != nil {
+		defer fo.sums.Release()
+	}
 	// The write-ahead rule: no byte of the memory file changes before the record that holds
 	// it is on the disk. Without this sync a power cut could keep the change, lose the record
 	// and with it the rest of the event.
 	if err := sealed.Sync(); err != nil {
-		return fmt.Errorf("%w: %w", mmapmem.ErrSync, err)
+		return fmt.Errorf("%w: %w", pagefile.ErrSync, err)
 	}
 	if err := sealed.Replay(fo.apply); err != nil {
 		return err
@@ -112,7 +115,7 @@ func (fo *folder) publish() error {
 		// Pages must be on the disk before the slot that counts on them: recovery skips the
 		// records that a slot covers.
 		if err := fo.memory.Sync(); err != nil {
-			return fmt.Errorf("%w: %w", mmapmem.ErrSync, err)
+			return fmt.Errorf("%w: %w", pagefile.ErrSync, err)
 		}
 	}
 	if err := fo.sidecar.WriteSlot(fo.state); err != nil {
@@ -120,7 +123,7 @@ func (fo *folder) publish() error {
 	}
 	// And the slot before the segment is released: its records are overwritten then.
 	if err := fo.sidecar.Sync(); err != nil {
-		return fmt.Errorf("%w: %w", mmapmem.ErrSync, err)
+		return fmt.Errorf("%w: %w", pagefile.ErrSync, err)
 	}
 	return nil
 }
@@ -128,6 +131,6 @@ func (fo *folder) publish() error {
 // final tells whether an error of a fold is one that trying again cannot mend: a failed sync, a
 // damaged page, or a file that cannot be used any more.
 func final(err error) bool {
-	return errors.Is(err, mmapmem.ErrSync) || errors.Is(err, mmapmem.ErrSum) || errors.Is(err, wal.ErrCorrupt) ||
+	return errors.Is(err, pagefile.ErrSync) || errors.Is(err, pagefile.ErrChecksum) || errors.Is(err, wal.ErrCorrupt) ||
 		errors.Is(err, wal.ErrFailed) || errors.Is(err, globalsfile.ErrFailed)
 }

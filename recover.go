@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -69,12 +70,14 @@ func (in *Instance) openAtomic(sidecar *globalsfile.File, memory vfs.File) error
 		if _, err := in.memorySize(memory); err != nil {
 			return err
 		}
-		f, err := in.openFile(sumsName)
-		if err != nil {
+		fo.sums = pagefile.NewChecksums(func() (vfs.File, error) {
+			return in.opts.fs.OpenFile(filepath.Join(in.dir, sumsName), os.O_RDWR, filePerm)
+		})
+		defer fo.sums.Release()
+		if err := fo.sums.Check(); err != nil {
 			return in.fileError(err)
 		}
-		fo.sums = mmapmem.NewSums(f)
-		fo.patcher = mmapmem.NewPatcher(memory, fo.sums)
+		fo.patcher = pagefile.NewPatcher(memory, fo.sums)
 	}
 	j, err := in.openWAL()
 	if err != nil {
@@ -94,7 +97,10 @@ func (in *Instance) openAtomic(sidecar *globalsfile.File, memory vfs.File) error
 	if err := in.mapMemory(memory, mmapmem.Private); err != nil {
 		return err
 	}
-	in.keeper = &atomicKeeper{in: in, wal: j, folder: fo, folded: in.state.Seq}
+	in.keeper = &atomicKeeper{in: in, wal: j, folder: fo}
+	if in.mem != nil {
+		in.mem.InFile(in.state.Seq)
+	}
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -184,10 +185,10 @@ func (r *repair) repairAtomic() (err error) {
 		if err := fo.memory.Truncate(end); err != nil {
 			return err
 		}
-		fo.sums = mmapmem.NewSums(sums)
-		fo.patcher = mmapmem.NewPatcher(fo.memory, fo.sums)
-		if r.force {
-			fo.patcher.Lenient()
+		fo.sums = pagefile.NewChecksums(func() (vfs.File, error) { return sums, nil })
+		fo.patcher = pagefile.NewPatcher(fo.memory, fo.sums)
+		if r.force { // whatever the checksums
+			fo.patcher = pagefile.NewPatcher(fo.memory, nil)
 		}
 	}
 	// The write-ahead rule: what the wal holds may be in the page cache only.

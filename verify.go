@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/rewriter"
 	"github.com/mmrun/mmrun/vfs"
@@ -101,7 +102,7 @@ type verification struct {
 	state  *stateView
 	named  map[uint32]bool // pages that the wal brings forward, by index
 	// suspects are those of them that do not have their checksum; nil until all are known.
-	suspects map[uint32]*mmapmem.Suspect
+	suspects map[uint32]*pagefile.Suspect
 }
 
 func newVerification(fsys vfs.FS, boot [16]byte, last lastOwner, dir string) *verification {
@@ -216,7 +217,7 @@ func (v *verification) checkWAL() {
 }
 
 // nameRecord notes the pages that a record changes. A checkpoint that was cut off may have been
-// writing any of them; see mmapmem.Patcher.
+// writing any of them; see pagefile.Patcher.
 func (v *verification) nameRecord(r wal.Record) {
 	for offset, data := range r.Ranges() {
 		if len(data) == 0 {
@@ -292,9 +293,16 @@ func (v *verification) checkSums(memory vfs.File, size uint64) error {
 		return err
 	}
 	defer sums.Close()
+	switch err := pagefile.CheckHeader(sums); {
+	case errors.Is(err, pagefile.ErrChecksum), errors.Is(err, pagefile.ErrVersion):
+		c.problem("%v", err)
+		return nil
+	case err != nil:
+		return err
+	}
 	var bad []uint32
-	v.suspects = make(map[uint32]*mmapmem.Suspect)
-	if err := mmapmem.Verify(memory, sums, size, func(page uint32) {
+	v.suspects = make(map[uint32]*pagefile.Suspect)
+	if err := pagefile.Verify(memory, sums, size, func(page uint32) {
 		if !v.named[page] {
 			bad = append(bad, page)
 			return
@@ -304,7 +312,7 @@ func (v *verification) checkSums(memory vfs.File, size uint64) error {
 		return err
 	}
 	for page := range v.suspects {
-		if v.suspects[page], err = mmapmem.NewSuspect(memory, sums, page); err != nil {
+		if v.suspects[page], err = pagefile.NewSuspect(memory, sums, page); err != nil {
 			return err
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/tetratelabs/wazero"
 
 	"github.com/mmrun/mmrun"
-	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/internal/pagefile"
 )
 
 // Totals count what kills have hit.
@@ -405,7 +405,7 @@ func checkSums(dir string) error {
 		return err
 	}
 	var bad []uint32
-	err = mmapmem.Verify(memory, sums, uint64(fi.Size()), func(page uint32) { bad = append(bad, page) })
+	err = pagefile.Verify(memory, sums, uint64(fi.Size()), func(page uint32) { bad = append(bad, page) })
 	if err == nil && len(bad) > 0 {
 		err = fmt.Errorf("pages %d do not have the checksums noted for them", bad)
 	}
