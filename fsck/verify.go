@@ -246,6 +246,13 @@ func (v *verification) checkSums(memory vfs.File, size uint64) error {
 		return err
 	}
 	defer sums.Close()
+	switch err := engine.CheckChecksums(sums); {
+	case errors.Is(err, errs.Corrupt), errors.Is(err, errs.Unsupported):
+		c.problem("%v", err)
+		return nil
+	case err != nil:
+		return err
+	}
 	bad, err := engine.BadPages(v.state, memory, sums, size, v.named)
 	if err != nil {
 		return err

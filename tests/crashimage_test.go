@@ -15,6 +15,7 @@ import (
 
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/fsck"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/internal/testkit/scratch"
 	"github.com/mmrun/mmrun/mmapmem"
@@ -328,7 +329,7 @@ func checkSums(in *mmrun.Instance) error {
 	}
 	defer sums.Close()
 	var bad []uint32
-	err = mmapmem.Verify(memory, sums, uint64(storeOf(in).State().MemoryPages)*mmapmem.WasmPageSize,
+	err = pagefile.Verify(memory, sums, uint64(storeOf(in).State().MemoryPages)*mmapmem.WasmPageSize,
 		func(page uint32) { bad = append(bad, page) })
 	if err == nil && len(bad) > 0 {
 		err = fmt.Errorf("after recovery to commit %d, pages %v do not have their checksums", storeOf(in).State().Seq, bad)

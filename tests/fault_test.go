@@ -17,9 +17,9 @@ import (
 
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/fsck"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/internal/testkit/scratch"
-	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/vfs/faultfs"
 )
@@ -40,8 +40,6 @@ type faultRun struct {
 	die bool
 	// durable, if set, is called when a commit has been acknowledged as durable.
 	durable func(seq uint64)
-	// gaveUp, if set, is called before each opening.
-	gaveUp func()
 
 	in       *mmrun.Instance
 	acked    uint64 // last commit
@@ -112,9 +110,6 @@ func (r *faultRun) open(mode mmrun.Mode) error {
 		if try == 2 || r.dead {
 			r.inj.Heal()
 		}
-		if r.gaveUp != nil {
-			r.gaveUp()
-		}
 		in, err := r.m.open(r.dir, r.fs, true, mmrun.WithMode(mode), mmrun.WithSync(r.policy), withBootID(bootOfWorkload))
 		if r.die && r.faulty() {
 			r.dead = true
@@ -151,9 +146,6 @@ func (r *faultRun) reopen(inFlight bool) error {
 	abandon(r.in)
 	r.in = nil
 	r.inj.Heal()
-	if r.gaveUp != nil {
-		r.gaveUp()
-	}
 	in, err := r.m.open(r.dir, r.fs, true, mmrun.WithSync(r.policy), withBootID(bootOfWorkload))
 	if errors.Is(err, mmrun.ErrTorn) && inFlight {
 		r.torn, r.ended = true, true
@@ -567,8 +559,6 @@ func TestFailedSyncIsNeverTrusted(t *testing.T) {
 		// The recorder fails the sync, and the injector, which is not armed, only counts.
 		r.inj = faultfs.NewInjector(0, faultfs.EIO, false)
 		r.fs = faultfs.Wrap(cuts.rec.FS(), r.inj.Layer)
-		// Recovery stores the sums of all pages that it writes.
-		r.gaveUp = func() { cuts.rec.Touched(statedir.ChecksumsName) }
 		count := 0
 		cuts.rec.FailSync = func(op *faultfs.Op) error {
 			if count++; count == k {
@@ -663,7 +653,7 @@ func TestDamagedPageGetsNoNewSum(t *testing.T) {
 				t.Fatal(err)
 			}
 			if during == "checkpoint" {
-				if err := in.Checkpoint(bg); !errors.Is(err, mmrun.ErrPoisoned) || !errors.Is(err, mmapmem.ErrSum) {
+				if err := in.Checkpoint(bg); !errors.Is(err, mmrun.ErrPoisoned) || !errors.Is(err, pagefile.ErrChecksum) {
 					t.Errorf("checkpoint over a damaged page: %v", err)
 				}
 			}

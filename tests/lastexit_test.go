@@ -216,7 +216,7 @@ func TestSumsBehindTheEndAreForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sums.Close()
-	if _, err := sums.WriteAt([]byte{1}, 16*4); err != nil { // the first page of the second wasm page
+	if _, err := sums.WriteAt([]byte{1}, 64+16*4); err != nil { // the first page of the second wasm page
 		t.Fatal(err)
 	}
 	for range 2 {

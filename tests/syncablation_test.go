@@ -27,7 +27,7 @@ func syncSite(op *faultfs.Op) string {
 	for i, f := range frames {
 		name, _, _ := strings.Cut(f, ":")
 		switch name {
-		case "statedir.WriteFile", "globalsfile.(*File).Sync", "mmapmem.(*Sums).Sync", "wal.(*Log).sync":
+		case "statedir.WriteFile", "globalsfile.(*File).Sync", "pagefile.(*Checksums).Sync", "wal.(*Log).sync":
 			continue
 		case "wal.(*Log).Sync":
 			if isOlderSegment(op.Path) {
@@ -69,7 +69,7 @@ var notNeeded = map[string]string{
 	"globalsfile.(*File).SetHeader, 2nd": "matters when a copy of the header is damaged after a cut: `TestBothHeaderCopiesAreDurable` (globalsfile)",
 	"wal.Create": "the globals file, which is made later, syncs the same directory; " +
 		"by itself Create needs it: `TestCreateIsDurable` (wal)",
-	"mmrun.(*mmrun.Instance).syncCopied": "matters when a state was copied: `TestCopyOfAStateIsOnTheDiskBeforeACommit`",
+	"engine.syncCopied": "matters when a state was copied: `TestCopyOfAStateIsOnTheDiskBeforeACommit`",
 	"statedir.Create, 1st": "the globals file, which is made last, has synced the same directory; " +
 		"by itself Create needs it: `TestDirectoryIsBuiltWhole` (statedir)",
 }

@@ -8,8 +8,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mmrun/mmrun/mmapmem"
 )
+
+// wasmPage is the unit of memory growth in bytes.
+const wasmPage = 65536
 
 // stateFlag is the flag of all commands that take a TARGET.
 func (a *app) stateFlag(cmd *cobra.Command) {
@@ -88,7 +90,7 @@ func (s *size) Set(text string) error {
 			continue
 		}
 		n, err := strconv.ParseUint(digits, 10, 64)
-		if err != nil || n > math.MaxInt64/u.bytes || n*u.bytes < mmapmem.WasmPageSize {
+		if err != nil || n > math.MaxInt64/u.bytes || n*u.bytes < wasmPage {
 			break
 		}
 		*s = size(n * u.bytes)
@@ -113,5 +115,5 @@ func (s *size) Type() string { return "size" }
 
 // wasmPages is how many wasm pages have room, at most those that 32 bits can address.
 func (s size) wasmPages() uint32 {
-	return uint32(min(uint64(s)/mmapmem.WasmPageSize, 1<<16))
+	return uint32(min(uint64(s)/wasmPage, 1<<16))
 }

@@ -28,9 +28,10 @@ type atomicKeeper struct {
 	record wal.Commit
 	small  []byte
 	ranges []wal.Range
+	// pending is what the event has changed in the memory, from collect to keepPages.
+	pending mmapmem.Pending
 
 	running *checkpointRun // in progress or just finished, nil if none
-	covered uint64         // seq up to which every commit is in the files
 
 	// A commit's stores to the log are page faults where the segment has not been stored to since
 	// it was begun or synced. The fault counter must not take those for the guest's.
@@ -44,25 +45,6 @@ type atomicKeeper struct {
 	timerSet atomic.Bool
 }
 
-const (
-	// idleCommits is how many commits a hot page must have come through unchanged before it is
-	// evicted: about as many comparisons (0.12 µs) as an eviction and the fault that brings
-	// the page back (5 µs) cost.
-	idleCommits = 40
-	// privatePages is how many pages may have shadows, 64 MiB of them, before a checkpoint starts
-	// so that some can be evicted.
-	privatePages = 16384
-	// mostPrivatePages, 512 MiB of shadows, is where events wait for checkpoint and eviction: they
-	// dirty pages faster than the disk takes them.
-	mostPrivatePages = 131072
-	// freshPages is how many pages one event may add to the hot ones. The pages of an event that
-	// makes more go to the file within the event and get no shadows, so that it needs
-	// no more memory than the guest itself has asked for.
-	freshPages = 8192
-	// evictBatch bounds the pause that evictions put into one commit.
-	evictBatch = 1024
-)
-
 func (k *atomicKeeper) begin() error    { return nil }
 func (k *atomicKeeper) rollsBack() bool { return true }
 
@@ -72,7 +54,9 @@ func (k *atomicKeeper) commit(meta Meta) error {
 	if err := k.collect(seq, meta); err != nil {
 		return err
 	}
-	alone := k.mem != nil && k.mem.FreshPages() > freshPages
+	// The pages of an event that changes very many go to the file within the event and get no
+	// shadows, so that it needs no more memory than the guest itself has asked for.
+	alone := k.mem != nil && k.pending.TooMany()
 	size := wal.RecordSize(&k.record)
 	if size > k.log.Free() {
 		large, err := k.makeRoom(size)
@@ -93,22 +77,12 @@ func (k *atomicKeeper) commit(meta Meta) error {
 		return k.poisonWith(err)
 	}
 	if k.mem != nil {
-		if err := k.keepPages(seq, alone); err != nil {
-			return k.poisonWith(err)
-		}
-	}
-	// Evict only after Append: until the record is in the log, the event's bytes exist in the page
-	// alone.
-	if k.running != nil && k.running.finished() {
-		if err := k.evict(); err != nil {
+		if err := k.keepPages(seq, alone, faulted); err != nil {
 			return k.poisonWith(err)
 		}
 	}
 	if k.opts.SyncEvery > 0 && !k.timerSet.Load() {
 		k.setTimer()
-	}
-	if k.mem != nil && faulted {
-		k.mem.FaultsAreOurs()
 	}
 	return nil
 }
@@ -126,12 +100,11 @@ func (k *atomicKeeper) collect(seq uint64, meta Meta) error {
 	if k.mem == nil {
 		return nil
 	}
-	changes, err := k.mem.Changes()
-	if err != nil {
+	if k.pending, err = k.mem.Changes(); err != nil {
 		return k.poisonWith(err)
 	}
 	k.ranges = k.ranges[:0]
-	for _, r := range changes {
+	for _, r := range k.pending.Ranges() {
 		k.ranges = append(k.ranges, wal.Range(r))
 	}
 	k.record.Ranges = k.ranges
@@ -158,45 +131,31 @@ func (k *atomicKeeper) adopt(seq uint64, metaSet bool) error {
 // record was the last in its segment, and the files are brought up to it here and now. An error is
 // one after which the instance cannot go on; a checkpoint that fails for want of room is tried
 // again later.
-func (k *atomicKeeper) keepPages(seq uint64, alone bool) error {
-	mem := k.mem
+func (k *atomicKeeper) keepPages(seq uint64, alone, faulted bool) error {
 	if alone {
 		err := k.startCheckpoint()
 		if err == nil {
 			err = k.wait()
 		}
 		if err == nil {
-			return mem.CommittedToFile(seq)
+			return k.pending.KeepInFile(seq)
 		}
 		if k.poison.Load() != nil {
 			return err
 		}
 	}
-	mem.Committed(seq)
-	if mem.PrivatePages() > mostPrivatePages {
-		return k.evictAll(seq)
-	}
-	crowded := mem.PrivatePages() > privatePages && seq-k.covered >= idleCommits
-	if k.running == nil && (crowded || mem.Idle()) {
-		if err := k.startCheckpoint(); err != nil && k.poison.Load() != nil {
+	if k.running != nil && k.running.finished() {
+		if err := k.noteCheckpoint(); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// evictAll makes all pages clean, now. Without room on the disk that is put off.
-func (k *atomicKeeper) evictAll(seq uint64) error {
-	err := k.startCheckpoint()
-	if err == nil {
-		err = k.wait()
-	}
-	if err == nil {
-		_, err = k.mem.Evict(seq, seq, 0, mostPrivatePages*2)
+	if err := k.pending.Keep(seq, faulted); err != nil {
 		return err
 	}
-	if k.poison.Load() != nil {
-		return err
+	if k.running == nil && k.mem.WantsCheckpoint() {
+		if err := k.startCheckpoint(); err != nil && k.poison.Load() != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -265,7 +224,7 @@ func (k *atomicKeeper) startCheckpoint() error {
 }
 
 // wait waits for the checkpoint in progress. After it returned nil there is none, and no sealed
-// segment. It evicts nothing: it may be called between Changes and Committed.
+// segment.
 func (k *atomicKeeper) wait() error {
 	if k.running == nil {
 		return nil
@@ -285,26 +244,22 @@ func (k *atomicKeeper) wait() error {
 	case err != nil:
 		return fmt.Errorf("state %s: checkpoint: %w", k.dir, err)
 	}
-	k.covered = run.last
 	k.running = nil
+	if k.mem != nil {
+		k.mem.InFile(run.last)
+	}
 	k.counters.checkpoints.Add(1)
 	return nil
 }
 
-// evict takes note of a finished checkpoint and makes pages clean that it has put into the file. A
-// failed one stays where it is until its segment is needed.
-func (k *atomicKeeper) evict() error {
+// noteCheckpoint takes note of a finished checkpoint, so that pages that it has put into the file
+// can be given back. A failed one stays where it is until its segment is needed.
+func (k *atomicKeeper) noteCheckpoint() error {
 	if err := k.running.wait(); err != nil {
 		if isPermanent(err) {
 			return err
 		}
 		return nil
-	}
-	if k.mem != nil {
-		more, err := k.mem.Evict(k.running.last, k.state.Seq, idleCommits, evictBatch)
-		if err != nil || more {
-			return err
-		}
 	}
 	return k.wait()
 }
@@ -405,6 +360,6 @@ func (k *atomicKeeper) stats(s *Stats) {
 	s.WALUsed = k.log.Used()
 	if mem := k.mem; mem != nil {
 		s.Tracker = mem.Tracker()
-		s.HotPages, s.PrivatePages = mem.HotPages(), mem.PrivatePages()
+		s.HotPages, s.PrivatePages = mem.CopiedPages(), mem.HeldPages()
 	}
 }

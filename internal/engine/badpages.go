@@ -1,16 +1,19 @@
 package engine
 
 import (
+	"errors"
 	"maps"
 	"slices"
 
+	"github.com/mmrun/mmrun/internal/errs"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
 )
 
 // PageSet collects the pages that records of the log change. A checkpoint that was cut off may have
-// been writing any of them; see mmapmem.Patcher.
+// been writing any of them; see pagefile.Patcher.
 type PageSet map[uint32]bool
 
 // Add notes the pages of one record.
@@ -26,14 +29,26 @@ func (set PageSet) Add(r wal.Record) {
 	}
 }
 
+// CheckChecksums tells whether a file is one of page checksums. The error is of a kind if it is not.
+func CheckChecksums(sums vfs.File) error {
+	err := pagefile.CheckHeader(sums)
+	switch {
+	case errors.Is(err, pagefile.ErrChecksum):
+		return errs.As(errs.Corrupt, err)
+	case errors.Is(err, pagefile.ErrVersion):
+		return errs.As(errs.Unsupported, err)
+	}
+	return err
+}
+
 // BadPages lists the pages of the first size bytes of an atomic state's memory that do not have
 // their checksum, in order. A page that the log brings forward (they are in named) may be between
 // its old and its new content: it is bad only if applying the log's records does not lead to its
 // checksum.
 func BadPages(v *View, memory, sums vfs.File, size uint64, named PageSet) ([]uint32, error) {
 	var bad []uint32
-	suspects := make(map[uint32]*mmapmem.Suspect)
-	err := mmapmem.Verify(memory, sums, size, func(page uint32) {
+	suspects := make(map[uint32]*pagefile.Suspect)
+	err := pagefile.Verify(memory, sums, size, func(page uint32) {
 		if named[page] {
 			suspects[page] = nil
 		} else {
@@ -44,7 +59,7 @@ func BadPages(v *View, memory, sums vfs.File, size uint64, named PageSet) ([]uin
 		return nil, err
 	}
 	for page := range suspects {
-		if suspects[page], err = mmapmem.NewSuspect(memory, sums, page); err != nil {
+		if suspects[page], err = pagefile.NewSuspect(memory, sums, page); err != nil {
 			return nil, err
 		}
 	}
@@ -65,7 +80,7 @@ func BadPages(v *View, memory, sums vfs.File, size uint64, named PageSet) ([]uin
 }
 
 // patchSuspects applies a record to the pages under suspicion.
-func patchSuspects(suspects map[uint32]*mmapmem.Suspect, r wal.Record) {
+func patchSuspects(suspects map[uint32]*pagefile.Suspect, r wal.Record) {
 	for offset, data := range r.Ranges() {
 		for len(data) > 0 {
 			at := int(offset % mmapmem.PageSize)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/delta"
-	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
 )
@@ -18,11 +18,11 @@ import (
 // the running guest. One run at a time.
 type checkpointer struct {
 	dir     string
-	memory  vfs.File // nil without a memory
-	sums    *mmapmem.Sums
+	memory  vfs.File            // nil without a memory
+	sums    *pagefile.Checksums // nil without a memory
 	sidecar *globalsfile.File
 	logger  *slog.Logger
-	patcher *mmapmem.Patcher // nil without a memory
+	patcher *pagefile.Patcher // nil without a memory
 
 	state *globalsfile.State // the small state as of the last record applied
 }
@@ -30,11 +30,11 @@ type checkpointer struct {
 // newCheckpointer starts from the small state of the newest slot. Without a memory, the files for
 // it are nil.
 func newCheckpointer(dir string, sidecar *globalsfile.File, slot *globalsfile.State,
-	memory, sums vfs.File, logger *slog.Logger) *checkpointer {
+	memory vfs.File, sums *pagefile.Checksums, logger *slog.Logger) *checkpointer {
 	c := &checkpointer{dir: dir, sidecar: sidecar, logger: logger, state: delta.Clone(slot)}
 	if memory != nil {
-		c.memory, c.sums = memory, mmapmem.NewSums(sums)
-		c.patcher = mmapmem.NewPatcher(memory, c.sums)
+		c.memory, c.sums = memory, sums
+		c.patcher = pagefile.NewPatcher(memory, sums)
 	}
 	return c
 }
@@ -84,11 +84,14 @@ func (c *checkpointer) written() int64 {
 }
 
 func (c *checkpointer) run(sealed *wal.Sealed) error {
+	if c.sums != nil {
+		defer c.sums.Release()
+	}
 	// The write-ahead rule: no byte of the memory file changes before the record that holds
 	// it is on the disk. Without this sync a power cut could keep the change, lose the record
 	// and with it the rest of the event.
 	if err := sealed.Sync(); err != nil {
-		return fmt.Errorf("%w: %w", mmapmem.ErrSync, err)
+		return fmt.Errorf("%w: %w", pagefile.ErrSync, err)
 	}
 	if err := sealed.Replay(c.apply); err != nil {
 		return err
@@ -120,7 +123,7 @@ func (c *checkpointer) publish() error {
 		// Pages must be on the disk before the slot that counts on them: recovery skips the
 		// records that a slot covers.
 		if err := c.memory.Sync(); err != nil {
-			return fmt.Errorf("%w: %w", mmapmem.ErrSync, err)
+			return fmt.Errorf("%w: %w", pagefile.ErrSync, err)
 		}
 	}
 	if err := c.sidecar.WriteSlot(c.state); err != nil {
@@ -128,7 +131,7 @@ func (c *checkpointer) publish() error {
 	}
 	// And the slot before the segment is released: its records are overwritten then.
 	if err := c.sidecar.Sync(); err != nil {
-		return fmt.Errorf("%w: %w", mmapmem.ErrSync, err)
+		return fmt.Errorf("%w: %w", pagefile.ErrSync, err)
 	}
 	return nil
 }
@@ -136,7 +139,7 @@ func (c *checkpointer) publish() error {
 // isPermanent tells whether an error of a checkpoint is one that trying again cannot mend: a failed
 // sync, a damaged page, or a file that cannot be used any more.
 func isPermanent(err error) bool {
-	return errors.Is(err, mmapmem.ErrSync) || errors.Is(err, mmapmem.ErrSum) ||
+	return errors.Is(err, pagefile.ErrSync) || errors.Is(err, pagefile.ErrChecksum) ||
 		errors.Is(err, wal.ErrCorrupt) || errors.Is(err, wal.ErrFailed) ||
 		errors.Is(err, globalsfile.ErrFailed)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/errs"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
@@ -87,7 +88,7 @@ func (s *Store) writeChecksums(memory vfs.File) error {
 	if err != nil {
 		return err
 	}
-	sums := mmapmem.NewSums(f)
+	sums := pagefile.NewChecksums(func() (vfs.File, error) { return f, nil })
 	err = sums.Build(memory, uint64(s.state.MemoryPages)*mmapmem.WasmPageSize)
 	if err == nil {
 		err = sums.Sync()

@@ -9,6 +9,7 @@ import (
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/internal/guest"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
@@ -73,7 +74,7 @@ func create(ctx context.Context, o *Options, dir string, g *guest.Guest) (err er
 type firstMemory struct {
 	mem    *mmapmem.Memory
 	memory vfs.File
-	sums   *mmapmem.Sums // nil in Continuous mode
+	sums   *pagefile.Checksums // nil in Continuous mode
 }
 
 // createMemory opens the memory of a first run: a private one, whatever the mode, so that only
@@ -99,7 +100,10 @@ func createMemory(o *Options, dir string, mode globalsfile.Mode, g *guest.Guest,
 		if err != nil {
 			return m, err
 		}
-		m.sums = mmapmem.NewSums(f)
+		m.sums = pagefile.NewChecksums(func() (vfs.File, error) { return f, nil })
+		if err := m.sums.Create(); err != nil {
+			return m, err
+		}
 	}
 	m.mem, err = mmapmem.Open(m.memory, mmapmem.Private, guest.MaxPages(&g.Code().Info))
 	if err != nil {
@@ -118,19 +122,24 @@ func (m firstMemory) write() error {
 	if m.mem == nil {
 		return nil
 	}
-	changes, err := m.mem.Changes()
+	pending, err := m.mem.Changes()
 	if err != nil {
 		return err
 	}
-	patcher := mmapmem.NewPatcher(m.memory, m.sums)
+	patcher := pagefile.NewPatcher(m.memory, m.sums)
 	image := m.mem.Bytes()
-	for _, r := range changes {
+	for _, r := range pending.Ranges() {
 		if err := patcher.Patch(uint64(r.Offset), image[r.Offset:][:r.Len]); err != nil {
 			return err
 		}
 	}
-	if err := patcher.Flush(); err != nil { // which syncs the sums
+	if err := patcher.Flush(); err != nil { // which syncs the checksums, if any were set
 		return err
+	}
+	if m.sums != nil {
+		if err := m.sums.Sync(); err != nil {
+			return err
+		}
 	}
 	return m.memory.Sync()
 }

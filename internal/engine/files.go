@@ -10,6 +10,7 @@ import (
 
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/errs"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
@@ -23,10 +24,10 @@ func fileError(dir string, err error) error {
 		return errs.As(errs.Torn, fmt.Errorf(
 			"state %s: %w (nothing is left that could be opened)", dir, err))
 	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, wal.ErrCorrupt),
-		errors.Is(err, mmapmem.ErrSum), errors.Is(err, fs.ErrNotExist):
+		errors.Is(err, pagefile.ErrChecksum), errors.Is(err, fs.ErrNotExist):
 		return errs.As(errs.Corrupt, fmt.Errorf(
 			"state %s: %w (run: mmrun verify %s)", dir, err, dir))
-	case errors.Is(err, globalsfile.ErrVersion):
+	case errors.Is(err, globalsfile.ErrVersion), errors.Is(err, pagefile.ErrVersion):
 		return errs.As(errs.Unsupported, fmt.Errorf("state %s: %w", dir, err))
 	}
 	return fmt.Errorf("state %s: %w", dir, err)
@@ -49,6 +50,13 @@ func ReadModule(fsys vfs.FS, dir string, want [32]byte) ([]byte, error) {
 			"state %s: %s has SHA-256 %x, the state was created by %x", dir, statedir.ModuleName, got, want))
 	}
 	return wasm, nil
+}
+
+// checksumsOf gives access to a state's page checksums, which are open only while they are used.
+func checksumsOf(fsys vfs.FS, dir string) *pagefile.Checksums {
+	return pagefile.NewChecksums(func() (vfs.File, error) {
+		return fsys.OpenFile(filepath.Join(dir, statedir.ChecksumsName), os.O_RDWR, 0)
+	})
 }
 
 // syncCopied puts those files on the disk that an owner does not write to again before it

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/delta"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
@@ -26,7 +27,8 @@ func Rebuild(fsys vfs.FS, v *View, force bool) (seq uint64, err error) {
 		return 0, err
 	}
 	files.add(sidecar.Close)
-	var memory, sums vfs.File
+	var memory vfs.File
+	var sums *pagefile.Checksums
 	end := int64(v.State.MemoryPages) * mmapmem.WasmPageSize
 	if v.Info.Memory != nil {
 		open := func(name string) (vfs.File, error) {
@@ -40,16 +42,18 @@ func Rebuild(fsys vfs.FS, v *View, force bool) (seq uint64, err error) {
 		if memory, err = open(statedir.MemoryName); err != nil {
 			return 0, err
 		}
-		if sums, err = open(statedir.ChecksumsName); err != nil {
+		f, err := open(statedir.ChecksumsName)
+		if err != nil {
 			return 0, err
 		}
+		sums = pagefile.NewChecksums(func() (vfs.File, error) { return f, nil })
 		if err := memory.Truncate(end); err != nil {
 			return 0, err
 		}
 	}
 	c := newCheckpointer(v.Dir, sidecar, v.Slot, memory, sums, slog.New(slog.DiscardHandler))
 	if c.patcher != nil && force {
-		c.patcher.Lenient()
+		c.patcher = pagefile.NewPatcher(memory, nil) // whatever the checksums
 	}
 	// The write-ahead rule: what the log holds may be in the page cache only.
 	if err := syncLogAgain(fsys, v.Dir); err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/internal/guest"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
@@ -17,13 +18,14 @@ import (
 
 // openAtomic recovers: it replays what the log holds beyond the newest slot.
 func (s *Store) openAtomic(sidecar *globalsfile.File, memory vfs.File) error {
-	var sums vfs.File
+	var sums *pagefile.Checksums
 	if memory != nil {
 		if _, err := checkMemoryFile(s.dir, memory, s.state); err != nil {
 			return err
 		}
-		var err error
-		if sums, err = s.openFile(statedir.ChecksumsName); err != nil {
+		sums = checksumsOf(s.opts.FS, s.dir)
+		defer sums.Release()
+		if err := sums.Check(); err != nil {
 			return fileError(s.dir, err)
 		}
 	}
@@ -46,7 +48,10 @@ func (s *Store) openAtomic(sidecar *globalsfile.File, memory vfs.File) error {
 	if err := s.mapMemory(memory, mmapmem.Private); err != nil {
 		return err
 	}
-	s.keep = &atomicKeeper{core: &s.core, log: log, checkpoint: c, covered: s.state.Seq}
+	s.keep = &atomicKeeper{core: &s.core, log: log, checkpoint: c}
+	if s.mem != nil {
+		s.mem.InFile(s.state.Seq)
+	}
 	return nil
 }
 

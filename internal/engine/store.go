@@ -24,6 +24,7 @@ import (
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/guest"
+	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 )
@@ -326,7 +327,7 @@ func (s *Store) Close(ctx context.Context) error {
 // what they cost. The state cannot be opened afterwards.
 func (s *Store) LeaveOutChecksums() {
 	if k, ok := s.keep.(*atomicKeeper); ok && k.checkpoint.memory != nil {
-		k.checkpoint.patcher = mmapmem.NewPatcher(k.checkpoint.memory, nil)
+		k.checkpoint.patcher = pagefile.NewPatcher(k.checkpoint.memory, nil)
 	}
 }
 

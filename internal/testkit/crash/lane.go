@@ -13,7 +13,7 @@ import (
 
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/fsck"
-	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/internal/pagefile"
 )
 
 // Totals count what kills have hit.
@@ -406,7 +406,7 @@ func checkSums(dir string) error {
 		return err
 	}
 	var bad []uint32
-	err = mmapmem.Verify(memory, sums, uint64(fi.Size()), func(page uint32) { bad = append(bad, page) })
+	err = pagefile.Verify(memory, sums, uint64(fi.Size()), func(page uint32) { bad = append(bad, page) })
 	if err == nil && len(bad) > 0 {
 		err = fmt.Errorf("pages %d do not have the checksums noted for them", bad)
 	}

@@ -1,4 +1,4 @@
-package mmapmem
+package pagefile
 
 import (
 	"crypto/subtle"
@@ -10,26 +10,30 @@ import (
 
 var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-	zeroSum    = crc32.Checksum(make([]byte, PageSize), castagnoli)
+	crcOfZeros = crc32.Checksum(make([]byte, PageSize), castagnoli)
 )
 
-func pageSum(page []byte) uint32 { return crc32.Checksum(page, castagnoli) ^ zeroSum }
+func pageChecksum(page []byte) uint32 { return crc32.Checksum(page, castagnoli) ^ crcOfZeros }
 
-// sumChange is what a page's sum is to be exclusive-ored with when the bytes at offset become data, sumPatch bytes at most.
+// smallPatch is the longest patch, in bytes, of which checksumChange can tell.
+const smallPatch = 64
+
+// checksumChange is what a page's checksum is to be exclusive-ored with when the bytes at offset
+// become data, smallPatch bytes at most.
 //
-// Without its start value and its last inversion a CRC is linear: that of two strings, exclusive or, is the exclusive or of their
-// CRCs. So what changes is the CRC of old and new data, exclusive or, with zeros in front, which leave a CRC of 0 as it is, and
-// zeros behind.
-func sumChange(page *[PageSize]byte, offset int, data []byte) uint32 {
-	var difference [sumPatch]byte
+// Without its start value and its last inversion a CRC is linear: that of two strings, exclusive
+// or, is the exclusive or of their CRCs. So what changes is the CRC of old and new data,
+// exclusive or, with zeros in front, which leave a CRC of 0 as it is, and zeros behind.
+func checksumChange(page *[PageSize]byte, offset int, data []byte) uint32 {
+	var difference [smallPatch]byte
 	n := subtle.XORBytes(difference[:], data, page[offset:])
 	// Start value and result are inverted by the library.
 	crc := ^crc32.Update(^uint32(0), castagnoli, difference[:n])
 	return times(crc, zerosBehind()[PageSize-offset-n])
 }
 
-// A CRC is a polynomial over GF(2) modulo the Castagnoli polynomial, with the coefficient of x^0 in the highest bit. A zero byte
-// behind multiplies it by x^8.
+// A CRC is a polynomial over GF(2) modulo the Castagnoli polynomial, with the coefficient of x^0 in
+// the highest bit. A zero byte behind multiplies it by x^8.
 const one = 1 << 31
 
 func timesX(a uint32) uint32 { return a>>1 ^ crc32.Castagnoli&-(a&1) }

@@ -1,4 +1,4 @@
-package mmapmem
+package pagefile
 
 import (
 	"cmp"
@@ -10,34 +10,33 @@ import (
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// patchPages bounds what a Patcher holds before it writes: 96 MiB of pages. A wal whose events
-// go round over more pages than this is slow to fold, since each round writes and reads them all.
+// patchPages bounds what a Patcher holds before it writes: 96 MiB of pages. A checkpoint of events
+// that go round over more pages than this is slow, since each round writes and reads them all.
 const patchPages = 24576
 
-// patchRun is the longest run of neighbouring pages written at once: 64 KiB. Larger writes leave larger folios in
-// the page cache, and those make reading and rewriting single pages of them slower (5 µs to 17 µs a page).
+// patchRun is the longest run of neighbouring pages written at once: 64 KiB. Larger writes leave
+// larger folios in the page cache, and those make reading and rewriting single pages of them slower
+// (5 µs to 17 µs a page).
 const patchRun = 16
 
 // Patcher puts byte ranges into a memory file, merged by page: a page that is named a thousand
-// times is read and written once. It works on the file alone and may do so while a Private
-// Memory lies on the same file, as long as every page it names is private there.
+// times is read and written once. It works on the file alone and may do so while a running memory
+// lies on the same file, as long as that has the pages it names in private copies.
 //
 // A page that is read, because it is changed in part, must have its checksum: otherwise the damage
 // would get a new checksum and never be found. The exception is a page that an interrupted patch
-// was about to write. Its new sum is on the disk, and applying the same ranges again leads to that
-// sum (the page itself may be the old one, the new one, or torn between them).
+// was about to write. Its new checksum is on the disk, and applying the same ranges again leads to
+// it (the page itself may be the old one, the new one, or torn between them).
 //
 // The pages are not durable before the caller syncs the file.
 type Patcher struct {
-	file  vfs.File
-	sums  *Sums // nil: none are kept
-	pages map[uint32]*patchedPage
-	free  []*patchedPage
-	order []*patchedPage // what write writes
-	run   []byte
-
-	lenient  bool
-	suspects int // pages under suspicion
+	file      vfs.File
+	checksums *Checksums // nil: none are kept
+	pages     map[uint32]*patchedPage
+	free      []*patchedPage
+	order     []*patchedPage // what write writes
+	run       []byte
+	suspects  int // pages under suspicion
 
 	// Pages and Bytes count what was written to the file.
 	Pages, Bytes int64
@@ -49,19 +48,17 @@ type patchedPage struct {
 	// suspect: it was read without its checksum, noted, and has not come to it yet.
 	suspect bool
 	noted   uint32
-	// sum is the checksum of data while patches, the number of small ones that it has been brought forward by, is not negative.
-	sum     uint32
+	// known is the checksum of data while patches, the number of small ones that it has been
+	// brought forward by, is not negative.
+	known   uint32
 	patches int
 }
 
 // NewPatcher returns a Patcher for the file, which must be as long as the memory is after the
-// patch. sums may be nil.
-func NewPatcher(file vfs.File, sums *Sums) *Patcher {
-	return &Patcher{file: file, sums: sums, pages: make(map[uint32]*patchedPage)}
+// patch. checksums may be nil: then none are kept, and pages are taken as they are.
+func NewPatcher(file vfs.File, checksums *Checksums) *Patcher {
+	return &Patcher{file: file, checksums: checksums, pages: make(map[uint32]*patchedPage)}
 }
-
-// Lenient makes the Patcher take pages as they are, whatever their checksums: for a repair.
-func (p *Patcher) Lenient() { p.lenient = true }
 
 // Patch notes that the bytes at offset are now data. Later calls win. It may write earlier
 // ranges to the file to stay within its bound.
@@ -74,7 +71,8 @@ func (p *Patcher) Patch(offset uint64, data []byte) error {
 			return err
 		}
 		page.patch(int(at), data[:n])
-		// It is beyond suspicion when it has come to its checksum, or when nothing is left of its old bytes.
+		// It is beyond suspicion when it has come to its checksum, or when nothing is left of its
+		// old bytes.
 		if page.suspect && (n == PageSize || page.checksum() == page.noted) {
 			page.suspect = false
 			p.suspects--
@@ -85,13 +83,14 @@ func (p *Patcher) Patch(offset uint64, data []byte) error {
 	return nil
 }
 
-// A sum is brought forward by up to sumPatches patches of up to sumPatch bytes. To compute it anew costs half a microsecond when
-// the page is not in the cache any more, and that is when the sums are needed (BenchmarkCheckpointSums in mmrun).
-const sumPatches, sumPatch = 6, 64
+// A checksum is brought forward by up to smallPatches patches of up to smallPatch bytes. To compute
+// it anew costs half a microsecond when the page is not in the cache any more, and that is when the
+// checksums are needed (BenchmarkCheckpointSums in mmrun).
+const smallPatches = 6
 
 func (page *patchedPage) patch(at int, data []byte) {
-	if page.patches >= 0 && page.patches < sumPatches && len(data) <= sumPatch {
-		page.sum ^= sumChange(page.data, at, data)
+	if page.patches >= 0 && page.patches < smallPatches && len(data) <= smallPatch {
+		page.known ^= checksumChange(page.data, at, data)
 		page.patches++
 	} else {
 		page.patches = -1
@@ -101,9 +100,9 @@ func (page *patchedPage) patch(at int, data []byte) {
 
 func (page *patchedPage) checksum() uint32 {
 	if page.patches < 0 {
-		page.sum, page.patches = pageSum(page.data[:]), 0
+		page.known, page.patches = pageChecksum(page.data[:]), 0
 	}
-	return page.sum
+	return page.known
 }
 
 // page returns the image of a page, reading it from the file unless all of it will be replaced.
@@ -139,10 +138,10 @@ func (p *Patcher) read(page *patchedPage) error {
 		return fmt.Errorf("read page %d: %w", page.index, err)
 	}
 	clear(page.data[n:])
-	if p.sums == nil || p.lenient {
+	if p.checksums == nil {
 		return nil
 	}
-	if page.noted, err = p.sums.at(page.index); err != nil {
+	if page.noted, err = p.checksums.at(page.index); err != nil {
 		return err
 	}
 	if page.suspect = page.noted != page.checksum(); page.suspect {
@@ -151,8 +150,8 @@ func (p *Patcher) read(page *patchedPage) error {
 	return nil
 }
 
-// Flush writes what has been noted to the file, in the order of addresses. The error wraps ErrSum
-// if a page was damaged before; nothing is written over it then.
+// Flush writes what has been noted to the file, in the order of addresses. The error wraps
+// ErrChecksum if a page was damaged before; nothing is written over it then.
 func (p *Patcher) Flush() error {
 	if p.suspects > 0 {
 		first := uint32(math.MaxUint32)
@@ -161,7 +160,8 @@ func (p *Patcher) Flush() error {
 				first = min(first, page.index)
 			}
 		}
-		return fmt.Errorf("%s: %d of %d pages to be changed, the first of them page %d: %w", p.file.Name(), p.suspects, len(p.pages), first, ErrSum)
+		return fmt.Errorf("%s: %d of %d pages to be changed, the first of them page %d: page %w",
+			p.file.Name(), p.suspects, len(p.pages), first, ErrChecksum)
 	}
 	return p.write()
 }
@@ -178,15 +178,15 @@ func (p *Patcher) write() error {
 		return nil
 	}
 	slices.SortFunc(p.order, func(a, b *patchedPage) int { return cmp.Compare(a.index, b.index) })
-	if p.sums != nil {
+	if p.checksums != nil {
 		for _, page := range p.order {
-			if err := p.sums.set(page.index, page.checksum()); err != nil {
+			if err := p.checksums.set(page.index, page.checksum()); err != nil {
 				return err
 			}
 		}
-		// The new sums are on the disk before the first new page: whatever a power cut leaves of
-		// the pages can then be told from damage.
-		if err := p.sums.Sync(); err != nil {
+		// The new checksums are on the disk before the first new page: whatever a power cut
+		// leaves of the pages can then be told from damage.
+		if err := p.checksums.Sync(); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package mmapmem
+package pagefile
 
 import (
 	"bytes"
@@ -26,6 +26,20 @@ func newFile(t interface {
 	return f
 }
 
+// checksumsOf makes f, which is empty, a file of checksums. It is not closed by a Release.
+func checksumsOf(t interface{ Fatal(...any) }, f vfs.File) *Checksums {
+	c := NewChecksums(func() (vfs.File, error) { return openAgain{f}, nil })
+	if err := c.Create(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// openAgain is a file that can be opened again after it was closed.
+type openAgain struct{ vfs.File }
+
+func (openAgain) Close() error { return nil }
+
 func contents(t interface{ Fatal(...any) }, f vfs.File) []byte {
 	b, err := os.ReadFile(f.Name())
 	if err != nil {
@@ -37,13 +51,18 @@ func contents(t interface{ Fatal(...any) }, f vfs.File) []byte {
 // countingFile counts reads and writes and notes the longest write.
 type countingFile struct {
 	vfs.File
-	reads, writes, longest int
-	offsets                []int64
+	reads, writes, syncs, longest int
+	offsets                       []int64
 }
 
 func (f *countingFile) ReadAt(p []byte, offset int64) (int, error) {
 	f.reads++
 	return f.File.ReadAt(p, offset)
+}
+
+func (f *countingFile) Sync() error {
+	f.syncs++
+	return f.File.Sync()
 }
 
 func (f *countingFile) WriteAt(p []byte, offset int64) (int, error) {
@@ -53,8 +72,8 @@ func (f *countingFile) WriteAt(p []byte, offset int64) (int, error) {
 	return f.File.WriteAt(p, offset)
 }
 
-// However patches overlap, cross pages and are flushed in between, the file and its sums are those of a slice that
-// took the same patches.
+// However patches overlap, cross pages and are flushed in between, the file and its checksums are
+// those of a slice that took the same patches.
 func TestPatchesMergeByPage(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
@@ -63,7 +82,7 @@ func TestPatchesMergeByPage(t *testing.T) {
 		if err := file.Truncate(size); err != nil {
 			t.Fatal(err)
 		}
-		sums := NewSums(sumsFile)
+		sums := checksumsOf(t, sumsFile)
 		p := NewPatcher(file, sums)
 		want := make([]byte, size)
 		for range rapid.IntRange(1, 30).Draw(t, "patches") {
@@ -87,7 +106,8 @@ func TestPatchesMergeByPage(t *testing.T) {
 		if !bytes.Equal(got, want) {
 			t.Error("the file is not what was patched")
 		}
-		if err := Verify(bytes.NewReader(got), sumsFile, size, func(page uint32) { t.Errorf("page %d has a wrong sum", page) }); err != nil {
+		wrong := func(page uint32) { t.Errorf("page %d has a wrong checksum", page) }
+		if err := Verify(bytes.NewReader(got), sumsFile, size, wrong); err != nil {
 			t.Fatal(err)
 		}
 	})
