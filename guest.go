@@ -57,7 +57,7 @@ type tableAccess struct {
 
 // newGuest rewrites and compiles a module.
 func newGuest(ctx context.Context, rt wazero.Runtime, wasm []byte, config wazero.ModuleConfig) (*guest, error) {
-	rewritten, info, err := rewriter.Rewrite(wasm)
+	rewritten, info, err := rewriter.Rewrite(wasm, rewriter.Options{})
 	var unsupported *rewriter.UnsupportedError
 	switch {
 	case errors.As(err, &unsupported):
@@ -186,6 +186,9 @@ func (g *guest) firstRun(ctx context.Context) error {
 			continue
 		}
 		if _, err := g.mod.ExportedFunction(name).Call(ctx); err != nil {
+			if name == g.info.Init { // which does nothing else that could trap
+				name = "an active data or element segment is out of bounds"
+			}
 			return fmt.Errorf("module: first run: %s: %w", name, err)
 		}
 	}

@@ -53,7 +53,7 @@ func (g *guest) indexOf(ref uint64) (int32, error) {
 
 func (g *guest) resolveRefs() (*functionRefs, error) {
 	refs := &functionRefs{byRef: make(map[uint64]int32), byTarget: make(map[refTarget]int32)}
-	imported := int32(len(g.compiled.ImportedFunctions()))
+	imported := int32(g.info.FuncImports)
 	get := g.mod.ExportedFunction(g.info.Func)
 	for i := range int32(g.info.FuncCount) {
 		ref, _, err := g.call(get, uint64(i))

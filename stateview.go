@@ -86,7 +86,7 @@ func (v *stateView) readModule() error {
 	if got := sha256.Sum256(wasm); got != v.sidecar.Header.Module {
 		return asKind(ErrCorrupt, fmt.Errorf("%s has SHA-256 %x, the state was created by %x", moduleName, got, v.sidecar.Header.Module))
 	}
-	if _, v.info, err = rewriter.Rewrite(wasm); err != nil {
+	if _, v.info, err = rewriter.Rewrite(wasm, rewriter.Options{}); err != nil {
 		return fmt.Errorf("%s: %w", moduleName, err)
 	}
 	if err := (&guest{info: v.info}).checkShape(v.slot); err != nil {
