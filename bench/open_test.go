@@ -23,7 +23,7 @@ func BenchmarkOpen(b *testing.B) {
 				cacheDir = b.TempDir()
 			}
 			b.Run("who=module", func(b *testing.B) {
-				rewritten, _, err := rewriter.Rewrite(module(b))
+				rewritten, _, err := rewriter.Rewrite(module(b), rewriter.Options{})
 				check(b, err)
 				opening(b, func() (func() error, error) {
 					p, err := bench.NewPlain(rewritten, cacheDir)

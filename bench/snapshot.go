@@ -25,7 +25,7 @@ type Snapshot struct {
 
 // NewSnapshot starts the guest anew, as NewPlain does; its snapshots go to dir.
 func NewSnapshot(wasm []byte, dir, cacheDir string) (*Snapshot, error) {
-	rewritten, info, err := rewriter.Rewrite(wasm)
+	rewritten, info, err := rewriter.Rewrite(wasm, rewriter.Options{})
 	if err != nil {
 		return nil, err
 	}

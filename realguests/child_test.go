@@ -73,7 +73,7 @@ func child() error {
 	if err != nil {
 		return err
 	}
-	_, info, err := rewriter.Rewrite(wasm)
+	_, info, err := rewriter.Rewrite(wasm, rewriter.Options{})
 	if err != nil {
 		return err
 	}

@@ -155,7 +155,7 @@ func (s *session) newRuntime(ctx context.Context, code []byte) error {
 // compile gives the compiled module as Open uses it; behind Open, or before it, that costs no second
 // compilation.
 func (s *session) compile(ctx context.Context, wasm []byte) (wazero.CompiledModule, error) {
-	rewritten, _, err := rewriter.Rewrite(wasm)
+	rewritten, _, err := rewriter.Rewrite(wasm, rewriter.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func (s *session) cacheAtFault(ctx context.Context, code []byte, cause error) bo
 	if s.cache == nil || errors.Is(cause, mmrun.ErrUnsupported) {
 		return false
 	}
-	if _, _, err := rewriter.Rewrite(code); err != nil {
+	if _, _, err := rewriter.Rewrite(code, rewriter.Options{}); err != nil {
 		return false
 	}
 	_, err := s.compile(ctx, code)

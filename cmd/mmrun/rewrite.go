@@ -38,7 +38,7 @@ func (a *app) rewrite(in, out string) error {
 	if err != nil {
 		return fmt.Errorf("module: %w", err)
 	}
-	rewritten, info, err := rewriter.Rewrite(wasm)
+	rewritten, info, err := rewriter.Rewrite(wasm, rewriter.Options{})
 	if err != nil {
 		return fmt.Errorf("module %s: %w", in, err)
 	}

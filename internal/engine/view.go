@@ -83,7 +83,7 @@ func (v *View) readModule(fsys vfs.FS) (err error) {
 	if v.Module, err = ReadModule(fsys, v.Dir, v.Sidecar.Header.Module); err != nil {
 		return err
 	}
-	if _, v.Info, err = rewriter.Rewrite(v.Module); err != nil {
+	if _, v.Info, err = rewriter.Rewrite(v.Module, rewriter.Options{}); err != nil {
 		return fmt.Errorf("%s: %w", statedir.ModuleName, err)
 	}
 	if err := guest.CheckShape(&v.Info, v.Slot); err != nil {

@@ -30,7 +30,7 @@ type Code struct {
 // Compile rewrites and compiles a module of that SHA-256. The caller is its first user.
 func Compile(ctx context.Context, rt wazero.Runtime, wasm []byte,
 	hash [32]byte) (*Code, error) {
-	rewritten, info, err := rewriter.Rewrite(wasm)
+	rewritten, info, err := rewriter.Rewrite(wasm, rewriter.Options{})
 	var unsupported *rewriter.UnsupportedError
 	switch {
 	case errors.As(err, &unsupported):

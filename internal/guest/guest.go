@@ -196,6 +196,9 @@ func (g *Guest) FirstRun(ctx context.Context) error {
 			continue
 		}
 		if _, err := g.mod.ExportedFunction(name).Call(ctx); err != nil {
+			if name == g.code.Info.Init { // which does nothing else that could trap
+				name = "an active data or element segment is out of bounds"
+			}
 			return fmt.Errorf("module: first run: %s: %w", name, err)
 		}
 	}

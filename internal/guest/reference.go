@@ -55,7 +55,7 @@ func (g *Guest) indexOf(ref uint64) (int32, error) {
 
 func (g *Guest) resolveRefs() (*functionRefs, error) {
 	refs := &functionRefs{byRef: make(map[uint64]int32), byTarget: make(map[refTarget]int32)}
-	imported := int32(len(g.code.compiled.ImportedFunctions()))
+	imported := int32(g.code.Info.FuncImports)
 	get := &helper{name: g.code.Info.Func}
 	for i := range int32(g.code.Info.FuncCount) {
 		ref, _, err := g.call(get, uint64(i))

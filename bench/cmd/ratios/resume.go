@@ -26,7 +26,7 @@ func opening(name string, open func() (func() error, error)) *op {
 // alone makes a runtime, compiles and instantiates the module and does nothing else. It is what each way to
 // resume has to do anyway.
 func (r *run) alone(cacheDir string) (*op, error) {
-	rewritten, _, err := rewriter.Rewrite(r.wasm)
+	rewritten, _, err := rewriter.Rewrite(r.wasm, rewriter.Options{})
 	name := "make a runtime, compile and instantiate the module, nothing else"
 	if cacheDir != "" {
 		name = "make a runtime, load the compiled module and instantiate it, nothing else"

@@ -28,7 +28,7 @@ type Twin struct {
 // NewTwin is a twin after its first run. rt must outlive it and has what the guest imports.
 func NewTwin(ctx context.Context, rt wazero.Runtime, w *Workload) (*Twin, error) {
 	// The rewritten module shows its private globals. CheckOriginal holds it against the other.
-	wasm, info, err := rewriter.Rewrite(w.Wasm)
+	wasm, info, err := rewriter.Rewrite(w.Wasm, rewriter.Options{})
 	if err != nil {
 		return nil, err
 	}

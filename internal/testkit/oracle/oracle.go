@@ -28,7 +28,7 @@ type Module struct {
 
 // Compile rewrites and compiles a module.
 func Compile(ctx context.Context, rt wazero.Runtime, wasm []byte) (*Module, error) {
-	rewritten, info, err := rewriter.Rewrite(wasm)
+	rewritten, info, err := rewriter.Rewrite(wasm, rewriter.Options{})
 	if err != nil {
 		return nil, err
 	}

@@ -1,20 +1,22 @@
-package rewriter
+package wasm
 
 import "testing"
 
 // The table is a list of names, so one that is missing would shift all that follow.
 func TestInstructionsAreAtTheirNumbers(t *testing.T) {
-	for op, want := range map[opcode]string{
-		0x1b: "select", 0x28: "i32.load", 0x3e: "i64.store32", 0x45: "i32.eqz", 0x66: "f64.ge", 0x8a: "i64.rotr", 0xa6: "f64.copysign",
-		0xbf: "f64.reinterpret_i64", 0xc4: "i64.extend32_s", 0xd6: "br_on_non_null",
-		0xfc<<16 | 0x07: "i64.trunc_sat_f64_u", 0xfc<<16 | 0x11: "table.fill",
-		0xfd<<16 | 0x0b: "v128.store", 0xfd<<16 | 0x22: "f64x2.replace_lane", 0xfd<<16 | 0x53: "v128.any_true",
-		0xfd<<16 | 0x5f: "f64x2.promote_low_f32x4", 0xfd<<16 | 0x7f: "i32x4.extadd_pairwise_i16x8_u",
-		0xfd<<16 | 0xba: "i32x4.dot_i16x8_s", 0xfd<<16 | 0xd5: "i64x2.mul", 0xfd<<16 | 0xff: "f64x2.convert_low_i32x4_u",
+	for op, want := range map[Op]string{
+		0x1b: "select", 0x28: "i32.load", 0x3e: "i64.store32", 0x45: "i32.eqz", 0x66: "f64.ge",
+		0x8a: "i64.rotr", 0xa6: "f64.copysign", 0xbf: "f64.reinterpret_i64", 0xc4: "i64.extend32_s",
+		0xd6: "br_on_non_null", 0xfc<<16 | 0x07: "i64.trunc_sat_f64_u", 0xfc<<16 | 0x11: "table.fill",
+		0xfd<<16 | 0x0b: "v128.store", 0xfd<<16 | 0x22: "f64x2.replace_lane",
+		0xfd<<16 | 0x53: "v128.any_true", 0xfd<<16 | 0x5f: "f64x2.promote_low_f32x4",
+		0xfd<<16 | 0x7f: "i32x4.extadd_pairwise_i16x8_u", 0xfd<<16 | 0xba: "i32x4.dot_i16x8_s",
+		0xfd<<16 | 0xd5: "i64x2.mul", 0xfd<<16 | 0xff: "f64x2.convert_low_i32x4_u",
 		0xfd<<16 | 0x113: "i32x4.relaxed_dot_i8x16_i7x16_add_s",
-		0xfe<<16 | 0x1d:  "i64.atomic.store32", 0xfe<<16 | 0x4e: "i64.atomic.rmw32.cmpxchg_u", 0xfb<<16 | 0x1e: "i31.get_u",
-		opTableInit: "table.init", opTableCopy: "table.copy", opI64x2ReplaceLane: "i64x2.replace_lane",
-		opI64x2ExtractLane: "i64x2.extract_lane", opI64x2Splat: "i64x2.splat", opRefAsNonNull: "ref.as_non_null",
+		0xfe<<16 | 0x1d:  "i64.atomic.store32", 0xfe<<16 | 0x4e: "i64.atomic.rmw32.cmpxchg_u",
+		0xfb<<16 | 0x1e: "i31.get_u", OpTableInit: "table.init", OpTableCopy: "table.copy",
+		OpI64x2ReplaceLane: "i64x2.replace_lane", OpI64x2ExtractLane: "i64x2.extract_lane",
+		OpI64x2Splat: "i64x2.splat", OpRefAsNonNull: "ref.as_non_null",
 	} {
 		if got := op.String(); got != want {
 			t.Errorf("%#x is %s, want %s", uint32(op), got, want)
@@ -24,7 +26,7 @@ func TestInstructionsAreAtTheirNumbers(t *testing.T) {
 
 // Every kind of immediate, in one function.
 func TestWalkFindsEachInstruction(t *testing.T) {
-	c := bs(
+	c := []byte{
 		0x02, 0x40, // block
 		0x03, 0x7f, // loop (result i32)
 		0x04, 0x63, 0x05, // if (result (ref null 5))
@@ -42,20 +44,22 @@ func TestWalkFindsEachInstruction(t *testing.T) {
 		0xfd, 0x80, 1, // i16x8.abs
 		0xfe, 3, 0, // atomic.fence
 		0xfc, 12, 3, 4, // table.init 3 of table 4
-		0x0b, 0x0b)
-	want := []string{"block", "loop", "if", "else", "end", "end", "try", "delegate", "try_table", "end", "br_table", "select", "call_indirect",
-		"i32.load", "i32.const", "i64.const", "f32.const", "f64.const", "ref.null", "v128.const", "v128.load8_lane", "i16x8.abs",
+		0x0b, 0x0b}
+	want := []string{"block", "loop", "if", "else", "end", "end", "try", "delegate", "try_table",
+		"end", "br_table", "select", "call_indirect",
+		"i32.load", "i32.const", "i64.const", "f32.const", "f64.const", "ref.null", "v128.const", "v128.load8_lane",
+		"i16x8.abs",
 		"atomic.fence", "table.init", "end", "end"}
 	var got []string
 	at := 0
-	err := walk(&reader{buf: c, end: len(c)}, func(in *instr) error {
-		if in.start != at {
-			t.Errorf("%s starts at %d, the one before it ended at %d", in.op, in.start, at)
+	err := Walk(c, func(in *Instr) error {
+		if in.Start != at {
+			t.Errorf("%s starts at %d, the one before it ended at %d", in.Op, in.Start, at)
 		}
-		at = in.end
-		got = append(got, in.op.String())
-		if in.op == opTableInit && (in.index != 3 || in.index2 != 4) {
-			t.Errorf("table.init %d %d", in.index, in.index2)
+		at = in.End
+		got = append(got, in.Op.String())
+		if in.Op == OpTableInit && (in.Index != 3 || in.Index2 != 4) {
+			t.Errorf("table.init %d %d", in.Index, in.Index2)
 		}
 		return nil
 	})
