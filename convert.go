@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -82,7 +83,7 @@ func (in *Instance) toAtomic(sidecar *globalsfile.File, memory vfs.File) error {
 }
 
 func (in *Instance) writeSums(memory vfs.File) error {
-	f, err := in.opts.fs.OpenFile(filepath.Join(in.dir, sumsName), os.O_RDWR|os.O_CREATE|os.O_TRUNC, filePerm)
+	f, err := in.opts.fs.OpenFile(filepath.Join(in.dir, statedir.ChecksumsName), os.O_RDWR|os.O_CREATE|os.O_TRUNC, statedir.FilePerm)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mmrun/mmrun/internal/scratch"
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/vfs/faultfs"
@@ -314,12 +315,12 @@ func checkSums(in *Instance) error {
 	if in.Mode() != Atomic {
 		return nil
 	}
-	memory, err := os.Open(filepath.Join(in.dir, memoryName))
+	memory, err := os.Open(filepath.Join(in.dir, statedir.MemoryName))
 	if err != nil {
 		return err
 	}
 	defer memory.Close()
-	sums, err := os.Open(filepath.Join(in.dir, sumsName))
+	sums, err := os.Open(filepath.Join(in.dir, statedir.ChecksumsName))
 	if err != nil {
 		return err
 	}

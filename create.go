@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -21,7 +22,7 @@ func create(ctx context.Context, o *options, dir string, wasm []byte, g *guest) 
 	if mode == 0 {
 		mode = Atomic
 	}
-	if err := writeFile(o.fs, filepath.Join(dir, moduleName), wasm); err != nil {
+	if err := statedir.WriteFile(o.fs, filepath.Join(dir, statedir.ModuleName), wasm); err != nil {
 		return err
 	}
 	memory, sums, err := createMemory(o, dir, mode, g, &files)
@@ -56,7 +57,7 @@ func create(ctx context.Context, o *options, dir string, wasm []byte, g *guest) 
 			return err
 		}
 	}
-	sidecar, err := globalsfile.Create(o.fs, filepath.Join(dir, globalsName),
+	sidecar, err := globalsfile.Create(o.fs, filepath.Join(dir, statedir.GlobalsName),
 		globalsfile.Header{Module: sha256.Sum256(wasm), Mode: globalsfile.Mode(mode), BootID: o.bootID(), Clean: true}, state)
 	if err != nil {
 		return err
@@ -71,19 +72,19 @@ func createMemory(o *options, dir string, mode Mode, g *guest, files *closers) (
 		return nil, nil, nil
 	}
 	open := func(name string) (vfs.File, error) {
-		f, err := o.fs.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm)
+		f, err := o.fs.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, statedir.FilePerm)
 		if err == nil {
 			files.add(f.Close)
 		}
 		return f, err
 	}
-	memory, err := open(memoryName)
+	memory, err := open(statedir.MemoryName)
 	if err != nil {
 		return nil, nil, err
 	}
 	var sums *mmapmem.Sums
 	if mode == Atomic {
-		f, err := open(sumsName)
+		f, err := open(statedir.ChecksumsName)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/mmrun/mmrun/internal/scratch"
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/vfs/faultfs"
@@ -565,7 +566,7 @@ func TestFailedSyncIsNeverTrusted(t *testing.T) {
 		r.inj = faultfs.NewInjector(0, faultfs.EIO, false)
 		r.fs = faultfs.Wrap(cuts.rec.FS(), r.inj.Layer)
 		// Recovery stores the sums of all pages that it writes.
-		r.gaveUp = func() { cuts.rec.Touched(sumsName) }
+		r.gaveUp = func() { cuts.rec.Touched(statedir.ChecksumsName) }
 		count := 0
 		cuts.rec.FailSync = func(op *faultfs.Op) error {
 			if count++; count == k {
@@ -651,7 +652,7 @@ func TestDamagedPageGetsNoNewSum(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			memory, err := os.OpenFile(filepath.Join(dir, memoryName), os.O_RDWR, 0)
+			memory, err := os.OpenFile(filepath.Join(dir, statedir.MemoryName), os.O_RDWR, 0)
 			if err != nil {
 				t.Fatal(err)
 			}

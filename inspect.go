@@ -2,20 +2,17 @@ package mmrun
 
 import (
 	"encoding/hex"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/rewriter"
 	"github.com/mmrun/mmrun/vfs"
 )
 
 // Exists tells whether there is a state in dir. A directory that holds something else is an error.
-func Exists(dir string) (bool, error) { return stateExists(dir) }
+func Exists(dir string) (bool, error) { return statedir.Exists(dir) }
 
 // Report is what [Inspect] found in a state directory.
 type Report struct {
@@ -113,17 +110,18 @@ type FileReport struct {
 // is one of reading.
 func Inspect(dir string) (*Report, error) {
 	dir = filepath.Clean(dir)
-	if exists, err := stateExists(dir); err != nil {
+	if err := statedir.MustExist(dir); err != nil {
 		return nil, err
-	} else if !exists {
-		return nil, asKind(ErrNotExist, fmt.Errorf("state %s: %w", dir, ErrNotExist))
 	}
 	r := &Report{Dir: dir}
-	var err error
-	if r.Files, err = listFiles(dir); err != nil {
+	files, err := statedir.List(dir)
+	if err != nil {
 		return nil, err
 	}
-	if r.InUse, r.Owner, err = inUse(dir); err != nil {
+	for _, f := range files {
+		r.Files = append(r.Files, FileReport(f))
+	}
+	if r.InUse, r.Owner, err = statedir.Owner(dir); err != nil {
 		return nil, err
 	}
 	view, err := r.look()
@@ -132,37 +130,6 @@ func Inspect(dir string) (*Report, error) {
 	}
 	r.fill(view)
 	return r, nil
-}
-
-// inUse tells whether an owner has the state locked. It holds the lock itself for an instant, shared.
-func inUse(dir string) (bool, int, error) {
-	f, err := os.Open(filepath.Join(dir, lockName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, 0, nil
-	}
-	if err != nil {
-		return false, 0, fmt.Errorf("state %s: lock: %w", dir, err)
-	}
-	defer f.Close()
-	err = lockShared(f)
-	if errors.Is(err, errWouldBlock) {
-		return true, lockOwner(f), nil
-	}
-	return false, 0, err
-}
-
-func listFiles(dir string) ([]FileReport, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("state %s: %w", dir, err)
-	}
-	var files []FileReport
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil { // or removed meanwhile
-			files = append(files, FileReport{Name: e.Name(), Bytes: info.Size(), OnDisk: diskUsage(info)})
-		}
-	}
-	return files, nil
 }
 
 // look reads the small state until no checkpoint has come in between.
@@ -195,7 +162,7 @@ func (r *Report) fill(v *stateView) {
 		r.Problem = v.problem().Error()
 	case r.InUse: // inside an event, perhaps, which is no problem then
 	default:
-		if err := v.sidecar.Check(bootID()); err != nil {
+		if err := v.sidecar.Check(statedir.Boot()); err != nil {
 			r.Problem = err.Error()
 		}
 	}
@@ -207,7 +174,7 @@ func (r *Report) fill(v *stateView) {
 	}
 	if v.wal != nil {
 		for i, s := range v.wal.Report() {
-			r.WAL = append(r.WAL, WALReport{Name: walNames[i], State: s.Header.String(), BaseSeq: s.BaseSeq,
+			r.WAL = append(r.WAL, WALReport{Name: statedir.WALNames[i], State: s.Header.String(), BaseSeq: s.BaseSeq,
 				LastSeq: s.LastSeq, Records: s.Records, Used: s.EndOffset, Size: s.FileSize, End: s.Reason + s.HeaderProblem})
 		}
 	}

@@ -34,11 +34,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 )
 
@@ -57,8 +57,7 @@ type Instance struct {
 	tx     Tx
 	closed bool
 	files  closers
-	lock   *os.File
-	last   lastOwner // how the state was left before it was opened
+	lock   *statedir.Lock
 
 	functions    map[string]*Function
 	lastFunction *Function // saves the look-up for a guest with one kind of event (BenchmarkEvent in bench)
@@ -226,7 +225,7 @@ func (in *Instance) closedError() error {
 func (in *Instance) poisonWith(err error) error {
 	if in.poison.CompareAndSwap(nil, &err) {
 		// After a failed sync, pages that are not on the disk may be gone from the page cache, too.
-		_ = in.note("")
+		_ = in.lock.SayNothing()
 	}
 	in.opts.logger.Error("instance is poisoned", "state", in.dir, "error", err)
 	return in.poisoned()
@@ -311,8 +310,7 @@ func (in *Instance) Close(context.Context) error {
 		err = p
 	}
 	if err == nil {
-		// Without the note the next opening takes longer.
-		_ = in.note(closedNote)
+		_ = in.lock.SayClosed()
 	}
 	return errors.Join(err, in.guest.close(), in.files.close())
 }

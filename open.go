@@ -12,6 +12,7 @@ import (
 	"github.com/tetratelabs/wazero"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -36,17 +37,16 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 		return nil, err
 	}
 	dir = filepath.Clean(dir)
-	exists, err := stateExists(dir)
+	exists, err := statedir.Exists(dir)
 	if err != nil {
 		return nil, err
 	}
-	var lock *os.File
+	var lock *statedir.Lock
 	var g *guest
-	var last lastOwner
 	if exists {
-		if lock, last, err = lockDir(dir, o.bootID()); err == nil && !last.closed {
-			if err = syncNames(o.fs, dir); err != nil {
-				err = errors.Join(fmt.Errorf("state %s: %w", dir, err), unlock(lock))
+		if lock, err = statedir.Acquire(dir, o.bootID()); err == nil && !lock.Last.CleanClose {
+			if err = statedir.SyncNames(o.fs, dir); err != nil {
+				err = errors.Join(err, lock.Close())
 			}
 		}
 	} else {
@@ -56,17 +56,14 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 		if g, err = newGuest(ctx, rt, wasm, o.config); err != nil {
 			return nil, err
 		}
-		lock, err = buildDir(o.fs, dir, func(building string) error { return create(ctx, o, building, wasm, g) })
+		lock, err = statedir.Create(o.fs, dir, o.bootID(), func(building string) error { return create(ctx, o, building, wasm, g) })
 	}
 	if err != nil {
 		return nil, err
 	}
-	if !exists {
-		last = lastOwner{closed: true, cached: true, synced: true} // it is as if this process had just closed it
-	}
-	in := &Instance{dir: dir, opts: o, lock: lock, last: last, guest: g, functions: make(map[string]*Function)}
+	in := &Instance{dir: dir, opts: o, lock: lock, guest: g, functions: make(map[string]*Function)}
 	in.tx.in = in
-	in.files.add(func() error { return unlock(lock) })
+	in.files.add(lock.Close)
 	if err := in.resume(ctx, rt, wasm); err != nil {
 		return nil, errors.Join(err, in.files.close())
 	}
@@ -77,10 +74,10 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 func (in *Instance) resume(ctx context.Context, rt wazero.Runtime, wasm []byte) error {
 	o := in.opts
 	openSidecar := globalsfile.Open
-	if in.last.closed {
+	if in.lock.Last.CleanClose {
 		openSidecar = globalsfile.OpenSynced
 	}
-	sidecar, err := openSidecar(o.fs, filepath.Join(in.dir, globalsName))
+	sidecar, err := openSidecar(o.fs, filepath.Join(in.dir, statedir.GlobalsName))
 	if err != nil {
 		return in.fileError(err)
 	}
@@ -121,8 +118,7 @@ func (in *Instance) resume(ctx context.Context, rt wazero.Runtime, wasm []byte) 
 	if err := in.guest.restore(in.state); err != nil {
 		return errors.Join(fmt.Errorf("state %s: %w", in.dir, err), in.guest.close())
 	}
-	// Without the note less damage is found after a kill.
-	_ = in.note(openNote)
+	_ = in.lock.SayOpen()
 	return nil
 }
 
@@ -142,20 +138,20 @@ func (in *Instance) fileError(err error) error {
 // checkModule returns the module of the state: wasm, if it is that, or the one kept.
 func (in *Instance) checkModule(wasm []byte, want [32]byte) ([]byte, error) {
 	if wasm == nil {
-		kept, err := os.ReadFile(filepath.Join(in.dir, moduleName))
+		kept, err := os.ReadFile(filepath.Join(in.dir, statedir.ModuleName))
 		if err != nil {
 			return nil, in.fileError(err)
 		}
 		if got := sha256.Sum256(kept); got != want {
 			return nil, asKind(ErrCorrupt, fmt.Errorf("state %s: %s has SHA-256 %x, the state was created by %x",
-				in.dir, moduleName, got, want))
+				in.dir, statedir.ModuleName, got, want))
 		}
 		return kept, nil
 	}
 	if got := sha256.Sum256(wasm); got != want {
 		return nil, asKind(ErrModuleMismatch, fmt.Errorf(
 			"state %s: it belongs to the module with SHA-256 %x, the one given has %x (use another state directory, or the module kept in it as %s)",
-			in.dir, want, got, moduleName))
+			in.dir, want, got, statedir.ModuleName))
 	}
 	return wasm, nil
 }
@@ -166,7 +162,7 @@ func (in *Instance) openFiles(sidecar *globalsfile.File, has Mode, torn bool) er
 	if in.opts.mode != 0 {
 		in.mode = in.opts.mode
 	}
-	if !in.last.synced {
+	if !in.lock.Last.FilesSynced {
 		if err := in.syncCopied(); err != nil {
 			return in.fileError(err)
 		}
@@ -174,7 +170,7 @@ func (in *Instance) openFiles(sidecar *globalsfile.File, has Mode, torn bool) er
 	var memory vfs.File
 	if in.guest.info.Memory != nil {
 		var err error
-		if memory, err = in.openFile(memoryName); err != nil {
+		if memory, err = in.openFile(statedir.MemoryName); err != nil {
 			return in.fileError(err)
 		}
 	}
@@ -200,7 +196,7 @@ func (in *Instance) openFiles(sidecar *globalsfile.File, has Mode, torn bool) er
 // syncCopied puts those files on the disk that an owner does not write to again before it acknowledges commits on top of them. An owner
 // has synced them long ago, but whoever has copied a state need not have.
 func (in *Instance) syncCopied() error {
-	for _, name := range []string{moduleName, memoryName, sumsName} {
+	for _, name := range []string{statedir.ModuleName, statedir.MemoryName, statedir.ChecksumsName} {
 		f, err := in.opts.fs.OpenFile(filepath.Join(in.dir, name), os.O_RDONLY, 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // not every state has all of them
@@ -216,7 +212,7 @@ func (in *Instance) syncCopied() error {
 }
 
 func (in *Instance) openFile(name string) (vfs.File, error) {
-	f, err := in.opts.fs.OpenFile(filepath.Join(in.dir, name), os.O_RDWR, filePerm)
+	f, err := in.opts.fs.OpenFile(filepath.Join(in.dir, name), os.O_RDWR, statedir.FilePerm)
 	if err != nil {
 		return nil, err
 	}

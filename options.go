@@ -7,6 +7,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/vfs"
 )
 
@@ -112,7 +113,7 @@ func newOptions(opts []Option) (*options, error) {
 		walSize: DefaultWALSize,
 		logger:  slog.New(slog.DiscardHandler),
 		fs:      vfs.OS,
-		bootID:  bootID,
+		bootID:  statedir.Boot,
 	}
 	for _, opt := range opts {
 		opt(o)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -24,7 +25,7 @@ func (in *Instance) memorySize(memory vfs.File) (int64, error) {
 	}
 	if want := int64(in.state.MemoryPages) * mmapmem.WasmPageSize; size < want {
 		return 0, asKind(ErrCorrupt, fmt.Errorf("state %s: %s has %d bytes, %d were committed (run: mmrun verify %s)",
-			in.dir, memoryName, size, want, in.dir))
+			in.dir, statedir.MemoryName, size, want, in.dir))
 	}
 	return size, nil
 }
@@ -69,7 +70,7 @@ func (in *Instance) openAtomic(sidecar *globalsfile.File, memory vfs.File) error
 		if _, err := in.memorySize(memory); err != nil {
 			return err
 		}
-		f, err := in.openFile(sumsName)
+		f, err := in.openFile(statedir.ChecksumsName)
 		if err != nil {
 			return in.fileError(err)
 		}
@@ -102,7 +103,7 @@ func (in *Instance) openAtomic(sidecar *globalsfile.File, memory vfs.File) error
 // large commit may have grown one.
 func (in *Instance) openWAL() (*wal.Log, error) {
 	size := int64(0)
-	for _, name := range walNames {
+	for _, name := range statedir.WALNames {
 		fi, err := os.Stat(filepath.Join(in.dir, name))
 		if err != nil {
 			return nil, in.fileError(err)
@@ -123,7 +124,7 @@ func (in *Instance) openWAL() (*wal.Log, error) {
 // again: the slot is written last, and until then the records are there.
 func (in *Instance) recover(j *wal.Log, fo *folder) error {
 	// The write-ahead rule holds here too: after a kill the records may be in the page cache only.
-	if !in.last.closed {
+	if !in.lock.Last.CleanClose {
 		if err := j.SyncFiles(); err != nil {
 			return err
 		}
@@ -140,7 +141,7 @@ func (in *Instance) recover(j *wal.Log, fo *folder) error {
 	if err != nil {
 		return err
 	}
-	if err := in.last.unexplained(rec); err != nil {
+	if err := unexplained(in.lock.Last, rec); err != nil {
 		return fmt.Errorf("%w: %w", wal.ErrCorrupt, err)
 	}
 	if rec.Records > 0 {
@@ -152,6 +153,15 @@ func (in *Instance) recover(j *wal.Log, fo *folder) error {
 	}
 	in.state = cloneState(fo.state)
 	return j.Reset(rec.LastSeq)
+}
+
+// unexplained is an error if the wal breaks off and that cannot be what a power cut has left.
+func unexplained(last statedir.LastExit, rec wal.Recovery) error {
+	if !rec.Torn || !last.CacheIntact {
+		return nil
+	}
+	return fmt.Errorf("commit %d and those behind it cannot be read, and no power cut has come between "+
+		"that would explain it (the log goes on up to commit %d)", rec.LastSeq+1, rec.SeenSeq)
 }
 
 // checkRecord refuses a record that does not fit the module before it is applied, and makes the
@@ -182,7 +192,7 @@ func (in *Instance) checkRecord(r wal.Record, fo *folder) error {
 func (in *Instance) settleContinuous(sidecar *globalsfile.File, memory vfs.File, torn bool) error {
 	seq, _ := sidecar.Event()
 	in.state.Seq = max(in.state.Seq, seq)
-	for _, name := range append([]string{sumsName}, walNames...) {
+	for _, name := range append([]string{statedir.ChecksumsName}, statedir.WALNames...) {
 		if err := in.opts.fs.Remove(filepath.Join(in.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return in.fileError(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -39,23 +40,21 @@ var errNeedsForce = errors.New("no intact commit is left: with force it is taken
 // and changes nothing, unless force is given: then what is there is taken as it is, and the
 // report says what is doubtful. A module that is missing or wrong can only be put back by hand.
 func Repair(dir string, force bool) (*RepairReport, error) {
-	return repairOn(vfs.OS, bootID(), dir, force)
+	return repairOn(vfs.OS, statedir.Boot(), dir, force)
 }
 
 // repairOn is Repair on a file system and in a boot of the machine.
 func repairOn(fsys vfs.FS, boot [16]byte, dir string, force bool) (*RepairReport, error) {
 	dir = filepath.Clean(dir)
-	if exists, err := stateExists(dir); err != nil {
+	if err := statedir.MustExist(dir); err != nil {
 		return nil, err
-	} else if !exists {
-		return nil, asKind(ErrNotExist, fmt.Errorf("state %s: %w", dir, ErrNotExist))
 	}
-	lock, last, err := lockDir(dir, boot)
+	lock, err := statedir.Acquire(dir, boot)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
-	r := &repair{verification: newVerification(fsys, boot, last, dir), force: force, out: &RepairReport{Dir: dir}}
+	r := &repair{verification: newVerification(fsys, boot, lock.Last, dir), force: force, out: &RepairReport{Dir: dir}}
 	if err := r.do(); err != nil {
 		return r.out, err
 	}
@@ -104,8 +103,8 @@ func (r *repair) do() error {
 	}
 	r.out.Backup = backup
 	// That of the backup as well, which lies beside the state.
-	if err := syncNames(r.fs, r.out.Dir); err != nil {
-		return fmt.Errorf("state %s: %w", r.out.Dir, err)
+	if err := statedir.SyncNames(r.fs, r.out.Dir); err != nil {
+		return err
 	}
 	if Mode(r.state.sidecar.Header.Mode) == Continuous {
 		err = r.repairContinuous()
@@ -159,7 +158,7 @@ func (r *repair) repairAtomic() (err error) {
 	dir := r.out.Dir
 	var files closers
 	defer func() { err = errors.Join(err, files.close()) }()
-	sidecar, err := globalsfile.Open(r.fs, filepath.Join(dir, globalsName))
+	sidecar, err := globalsfile.Open(r.fs, filepath.Join(dir, statedir.GlobalsName))
 	if err != nil {
 		return err
 	}
@@ -168,16 +167,16 @@ func (r *repair) repairAtomic() (err error) {
 	end := int64(r.state.state.MemoryPages) * mmapmem.WasmPageSize
 	if r.state.info.Memory != nil {
 		open := func(name string) (vfs.File, error) {
-			f, err := r.fs.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, filePerm)
+			f, err := r.fs.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, statedir.FilePerm)
 			if err == nil {
 				files.add(f.Close)
 			}
 			return f, err
 		}
-		if fo.memory, err = open(memoryName); err != nil {
+		if fo.memory, err = open(statedir.MemoryName); err != nil {
 			return err
 		}
-		sums, err := open(sumsName)
+		sums, err := open(statedir.ChecksumsName)
 		if err != nil {
 			return err
 		}
@@ -224,8 +223,8 @@ func (r *repair) repairAtomic() (err error) {
 // syncWAL puts the wal's files on the disk as they are. They are written again before, since after a sync that
 // failed the kernel takes pages for clean that are not on the disk.
 func (r *repair) syncWAL() error {
-	for _, name := range walNames {
-		f, err := r.fs.OpenFile(filepath.Join(r.out.Dir, name), os.O_RDWR, filePerm)
+	for _, name := range statedir.WALNames {
+		f, err := r.fs.OpenFile(filepath.Join(r.out.Dir, name), os.O_RDWR, statedir.FilePerm)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -244,7 +243,7 @@ func (r *repair) syncWAL() error {
 
 // segmentSize is the size of the wal's segments, as far as it can still be seen.
 func (r *repair) segmentSize() int64 {
-	for _, name := range walNames {
+	for _, name := range statedir.WALNames {
 		if fi, err := os.Stat(filepath.Join(r.out.Dir, name)); err == nil && fi.Size() >= MinWALSize/2 && fi.Size() <= DefaultWALSize {
 			return fi.Size()
 		}
@@ -254,7 +253,7 @@ func (r *repair) segmentSize() int64 {
 
 // repairContinuous accepts a torn state.
 func (r *repair) repairContinuous() error {
-	sidecar, err := globalsfile.Open(r.fs, filepath.Join(r.out.Dir, globalsName))
+	sidecar, err := globalsfile.Open(r.fs, filepath.Join(r.out.Dir, statedir.GlobalsName))
 	if err != nil {
 		return err
 	}
@@ -281,7 +280,7 @@ func (r *repair) repairContinuous() error {
 // settleMemory makes the memory file as long as what is in it, and puts it on the disk: the header is about to say that
 // it is there.
 func (r *repair) settleMemory(s *globalsfile.State, syncFailed bool) error {
-	memory, err := r.fs.OpenFile(filepath.Join(r.out.Dir, memoryName), os.O_RDWR, filePerm)
+	memory, err := r.fs.OpenFile(filepath.Join(r.out.Dir, statedir.MemoryName), os.O_RDWR, statedir.FilePerm)
 	if err != nil {
 		return err
 	}
@@ -308,7 +307,7 @@ func (r *repair) backUp() (string, error) {
 	var backup string
 	for n := 1; ; n++ {
 		backup = r.out.Dir + ".damaged-" + strconv.Itoa(n)
-		err := r.fs.Mkdir(backup, dirPerm)
+		err := r.fs.Mkdir(backup, statedir.DirPerm)
 		if err == nil {
 			break
 		}
@@ -328,7 +327,7 @@ func (r *repair) backUpTo(backup string) error {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() == lockName || !e.Type().IsRegular() {
+		if e.Name() == statedir.LockName || !e.Type().IsRegular() {
 			continue
 		}
 		if err := copySparse(r.fs, filepath.Join(backup, e.Name()), filepath.Join(r.out.Dir, e.Name())); err != nil {
@@ -345,7 +344,7 @@ func copySparse(fsys vfs.FS, to, from string) (err error) {
 		return err
 	}
 	defer src.Close()
-	dst, err := fsys.OpenFile(to, os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm)
+	dst, err := fsys.OpenFile(to, os.O_RDWR|os.O_CREATE|os.O_EXCL, statedir.FilePerm)
 	if err != nil {
 		return err
 	}

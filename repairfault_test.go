@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/mmrun/mmrun/internal/scratch"
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/vfs/faultfs"
 )
@@ -35,17 +36,17 @@ type damaged struct {
 }
 
 var damages = []damaged{
-	{name: "a record", mode: Atomic, hurt: func(d *damager) { d.flip(walNames[1], 4096+200) }},
-	{name: "the first record", mode: Atomic, hurt: func(d *damager) { d.flip(walNames[1], 4096+40) }},
-	{name: "header of the wal", mode: Atomic, hurt: func(d *damager) { d.flip(walNames[0], 20) }},
-	{name: "a missing segment", mode: Atomic, hurt: func(d *damager) { d.remove(walNames[1]) }},
-	{name: "a page", mode: Atomic, force: true, accepts: true, hurt: func(d *damager) { d.flip(memoryName, 3000) }},
+	{name: "a record", mode: Atomic, hurt: func(d *damager) { d.flip(statedir.WALNames[1], 4096+200) }},
+	{name: "the first record", mode: Atomic, hurt: func(d *damager) { d.flip(statedir.WALNames[1], 4096+40) }},
+	{name: "header of the wal", mode: Atomic, hurt: func(d *damager) { d.flip(statedir.WALNames[0], 20) }},
+	{name: "a missing segment", mode: Atomic, hurt: func(d *damager) { d.remove(statedir.WALNames[1]) }},
+	{name: "a page", mode: Atomic, force: true, accepts: true, hurt: func(d *damager) { d.flip(statedir.MemoryName, 3000) }},
 	{name: "a page and a record", mode: Atomic, force: true, accepts: true, hurt: func(d *damager) {
-		d.flip(memoryName, 3000)
-		d.flip(walNames[1], 4096+200)
+		d.flip(statedir.MemoryName, 3000)
+		d.flip(statedir.WALNames[1], 4096+200)
 	}},
-	{name: "missing page sums", mode: Atomic, force: true, hurt: func(d *damager) { d.remove(sumsName) }},
-	{name: "a torn event", mode: Continuous, force: true, accepts: true, hurt: func(d *damager) { d.flip(globalsName, 8192) }},
+	{name: "missing page sums", mode: Atomic, force: true, hurt: func(d *damager) { d.remove(statedir.ChecksumsName) }},
+	{name: "a torn event", mode: Continuous, force: true, accepts: true, hurt: func(d *damager) { d.flip(statedir.GlobalsName, 8192) }},
 }
 
 // damager changes the files of a state.
@@ -173,7 +174,7 @@ func filesOf(dir string) (map[string][]byte, error) {
 	}
 	files := make(map[string][]byte)
 	for _, e := range entries {
-		if e.Name() != lockName {
+		if e.Name() != statedir.LockName {
 			if files[e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
 				return nil, err
 			}
@@ -436,7 +437,7 @@ func TestEachSyncOfARepairIsNeeded(t *testing.T) {
 // A wal that cannot be read is not one that is damaged: a repair that took it for that would throw its commits away.
 func TestRepairLeavesAWALAloneThatCannotBeRead(t *testing.T) {
 	m := newMachine(t)
-	x := damaged{mode: Atomic, hurt: func(d *damager) { d.flip(memoryName, 3000) }}
+	x := damaged{mode: Atomic, hurt: func(d *damager) { d.flip(statedir.MemoryName, 3000) }}
 	dir, _, err := x.make(m, vfs.OS, scratch.Dir(t))
 	if err != nil {
 		t.Fatal(err)
@@ -446,7 +447,7 @@ func TestRepairLeavesAWALAloneThatCannotBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	unreadable := faultfs.Wrap(vfs.OS, func(op *faultfs.Op, do func() error) error {
-		if op.Kind == faultfs.ReadAt && filepath.Base(op.Path) == walNames[0] {
+		if op.Kind == faultfs.ReadAt && filepath.Base(op.Path) == statedir.WALNames[0] {
 			return syscall.EIO
 		}
 		return do()

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/rewriter"
 	"github.com/mmrun/mmrun/vfs"
@@ -46,7 +47,7 @@ func readState(fsys vfs.FS, dir string, record func(wal.Record)) (*stateView, er
 	// as well, the other way round it might be missing from both.
 	view, walErr := wal.Inspect(fsys, dir)
 	var err error
-	v.slot, v.sidecar, err = globalsfile.Inspect(fsys, filepath.Join(dir, globalsName))
+	v.slot, v.sidecar, err = globalsfile.Inspect(fsys, filepath.Join(dir, statedir.GlobalsName))
 	if err != nil {
 		return v, place.fileError(err)
 	}
@@ -78,16 +79,16 @@ func (v *stateView) settleContinuous() {
 }
 
 func (v *stateView) readModule() error {
-	wasm, err := os.ReadFile(filepath.Join(v.dir, moduleName))
+	wasm, err := os.ReadFile(filepath.Join(v.dir, statedir.ModuleName))
 	if err != nil {
 		return err
 	}
 	v.module = wasm
 	if got := sha256.Sum256(wasm); got != v.sidecar.Header.Module {
-		return asKind(ErrCorrupt, fmt.Errorf("%s has SHA-256 %x, the state was created by %x", moduleName, got, v.sidecar.Header.Module))
+		return asKind(ErrCorrupt, fmt.Errorf("%s has SHA-256 %x, the state was created by %x", statedir.ModuleName, got, v.sidecar.Header.Module))
 	}
 	if _, v.info, err = rewriter.Rewrite(wasm); err != nil {
-		return fmt.Errorf("%s: %w", moduleName, err)
+		return fmt.Errorf("%s: %w", statedir.ModuleName, err)
 	}
 	if err := (&guest{info: v.info}).checkShape(v.slot); err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/mmrun/mmrun/internal/scratch"
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/vfs/faultfs"
 )
 
@@ -27,7 +27,7 @@ func syncSite(op *faultfs.Op) string {
 	for i, f := range frames {
 		name, _, _ := strings.Cut(f, ":")
 		switch name {
-		case "globalsfile.(*File).Sync", "mmapmem.(*Sums).Sync", "wal.(*Log).sync":
+		case "statedir.WriteFile", "globalsfile.(*File).Sync", "mmapmem.(*Sums).Sync", "wal.(*Log).sync":
 			continue
 		case "wal.(*Log).Sync":
 			if isOlderSegment(op.Path) {
@@ -55,9 +55,9 @@ func isOlderSegment(path string) bool {
 		le := binary.LittleEndian
 		return le.Uint64(header[24:]), le.Uint32(header[12:]) == 1
 	}
-	other := walNames[0]
+	other := statedir.WALNames[0]
 	if filepath.Base(path) == other {
-		other = walNames[1]
+		other = statedir.WALNames[1]
 	}
 	mine, _ := base(filepath.Base(path))
 	theirs, open := base(other)
@@ -70,8 +70,8 @@ var notNeeded = map[string]string{
 	"wal.Create": "the globals file, which is made later, syncs the same directory; " +
 		"by itself Create needs it: `TestCreateIsDurable` (wal)",
 	"mmrun.(*Instance).syncCopied": "matters when a state was copied: `TestCopyOfAStateIsOnTheDiskBeforeACommit`",
-	"mmrun.buildDir, 1st": "the globals file, which is made last, has synced the same directory; " +
-		"by itself buildDir needs it: `TestDirectoryIsBuiltWhole`",
+	"statedir.Create, 1st": "the globals file, which is made last, has synced the same directory; " +
+		"by itself Create needs it: `TestDirectoryIsBuiltWhole` (statedir)",
 }
 
 // TestEachSyncIsNeeded leaves out one sync of the program at a time and cuts the power until a cut does harm. A
@@ -191,34 +191,4 @@ func leaveOut(t *testing.T, site string, all []namedEnumeration, use []int) (cau
 		}
 	}
 	return "", images
-}
-
-// TestDirectoryIsBuiltWhole holds that buildDir itself makes the names in a directory durable before the
-// directory gets its own.
-func TestDirectoryIsBuiltWhole(t *testing.T) {
-	root := t.TempDir()
-	rec, err := faultfs.NewRecorder(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rec.Close()
-	rnd, images := rand.New(rand.NewPCG(1, 0)), 0
-	rec.Before = func(*faultfs.Op) {
-		for _, im := range rec.Cuts(rnd, 5) {
-			images++
-			_, whole := im.Files[filepath.Join("s", moduleName)]
-			if slices.Contains(im.Dirs, "s") && !whole {
-				t.Errorf("%s: the directory is there, and what was put into it is not", im.Plan)
-			}
-		}
-	}
-	lock, err := buildDir(rec.FS(), filepath.Join(root, "s"), func(building string) error {
-		return writeFile(rec.FS(), filepath.Join(building, moduleName), []byte("module"))
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unlock(lock)
-	rec.Point()
-	t.Logf("%d images", images)
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/vfs"
 )
 
@@ -41,7 +42,7 @@ func TestTornStateWithALostGrowthCanBeAccepted(t *testing.T) {
 		t.Fatal(err)
 	}
 	abandon(in)
-	if err := os.Truncate(filepath.Join(dir, memoryName), 65536); err != nil {
+	if err := os.Truncate(filepath.Join(dir, statedir.MemoryName), 65536); err != nil {
 		t.Fatal(err)
 	}
 	if _, err = m.open(dir, vfs.OS, false, withBootID(bootAfterCut)); !errors.Is(err, ErrTorn) {
@@ -69,7 +70,7 @@ func TestVerifyReportsAStateWithoutGlobals(t *testing.T) {
 		t.Fatal(err)
 	}
 	abandon(in)
-	globals, err := os.OpenFile(filepath.Join(dir, globalsName), os.O_RDWR, 0)
+	globals, err := os.OpenFile(filepath.Join(dir, statedir.GlobalsName), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

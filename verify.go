@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/rewriter"
 	"github.com/mmrun/mmrun/vfs"
@@ -51,18 +52,16 @@ func (c *Check) problem(format string, args ...any) {
 // state is in use (ErrLocked), or that it could not be read. While Verify runs, nobody can open
 // the state.
 func Verify(dir string) (*VerifyReport, error) {
-	return verifyOn(vfs.OS, bootID(), dir)
+	return verifyOn(vfs.OS, statedir.Boot(), dir)
 }
 
 // verifyOn is Verify on a file system and in a boot of the machine.
 func verifyOn(fsys vfs.FS, boot [16]byte, dir string) (*VerifyReport, error) {
 	dir = filepath.Clean(dir)
-	if exists, err := stateExists(dir); err != nil {
+	if err := statedir.MustExist(dir); err != nil {
 		return nil, err
-	} else if !exists {
-		return nil, asKind(ErrNotExist, fmt.Errorf("state %s: %w", dir, ErrNotExist))
 	}
-	release, last, err := keepOut(dir, boot)
+	release, last, err := statedir.KeepOut(dir, boot)
 	if err != nil {
 		return nil, err
 	}
@@ -76,27 +75,10 @@ func verifyOn(fsys vfs.FS, boot [16]byte, dir string) (*VerifyReport, error) {
 	return r, nil
 }
 
-// keepOut keeps owners out of a state. One without a lock file was never opened.
-func keepOut(dir string, boot [16]byte) (release func(), last lastOwner, err error) {
-	f, err := os.Open(filepath.Join(dir, lockName))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return func() {}, last, nil
-	case err != nil:
-		return nil, last, fmt.Errorf("state %s: lock: %w", dir, err)
-	}
-	if err := lockShared(f); err != nil {
-		defer f.Close()
-		return nil, last, lockError(dir, f, err)
-	}
-	_, last = readNote(f, boot)
-	return func() { f.Close() }, last, nil
-}
-
 type verification struct {
 	fs     vfs.FS
 	boot   [16]byte // the present one of the machine
-	last   lastOwner
+	last   statedir.LastExit
 	report *VerifyReport
 	state  *stateView
 	named  map[uint32]bool // pages that the wal brings forward, by index
@@ -104,7 +86,7 @@ type verification struct {
 	suspects map[uint32]*mmapmem.Suspect
 }
 
-func newVerification(fsys vfs.FS, boot [16]byte, last lastOwner, dir string) *verification {
+func newVerification(fsys vfs.FS, boot [16]byte, last statedir.LastExit, dir string) *verification {
 	return &verification{fs: fsys, boot: boot, last: last, report: &VerifyReport{Dir: dir}, named: make(map[uint32]bool)}
 }
 
@@ -197,7 +179,7 @@ func (v *verification) checkWAL() {
 	c := v.add("wal")
 	rec := v.state.recovery
 	c.Detail = fmt.Sprintf("%d commits behind the checkpoint, the last one is %d", rec.Records, v.state.state.Seq)
-	if err := v.last.unexplained(rec); err != nil {
+	if err := unexplained(v.last, rec); err != nil {
 		c.problem("%v", err)
 	} else if rec.Torn {
 		c.note("its end is torn: what was appended behind commit %d and not synced is lost, as a power cut may do", rec.LastSeq)
@@ -210,7 +192,7 @@ func (v *verification) checkWAL() {
 	}
 	for i, s := range v.state.wal.Report() {
 		if s.Header == wal.HeaderDamaged && v.state.walErr == nil {
-			c.problem("%s: %s", walNames[i], s.HeaderProblem)
+			c.problem("%s: %s", statedir.WALNames[i], s.HeaderProblem)
 		}
 	}
 }
@@ -251,13 +233,13 @@ func (v *verification) checkMemory() error {
 		return nil
 	}
 	c := v.add("memory")
-	memory, err := v.open(memoryName)
+	memory, err := v.open(statedir.MemoryName)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if !v.state.fits && want == 0 {
 			return nil // of a module without memory, perhaps
 		}
-		c.problem("%s is missing", memoryName)
+		c.problem("%s is missing", statedir.MemoryName)
 		return nil
 	case err != nil:
 		return err
@@ -269,7 +251,7 @@ func (v *verification) checkMemory() error {
 	}
 	c.Detail = fmt.Sprintf("%d bytes", want)
 	if size < want {
-		c.problem("%s has %d bytes, %d were committed", memoryName, size, want)
+		c.problem("%s has %d bytes, %d were committed", statedir.MemoryName, size, want)
 		return nil
 	}
 	if Mode(v.state.sidecar.Header.Mode) != Atomic {
@@ -283,10 +265,10 @@ func (v *verification) checkMemory() error {
 // checkSums holds each page that the wal does not bring forward against its checksum.
 func (v *verification) checkSums(memory vfs.File, size uint64) error {
 	c := v.add("page sums")
-	sums, err := v.open(sumsName)
+	sums, err := v.open(statedir.ChecksumsName)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		c.problem("%s is missing", sumsName)
+		c.problem("%s is missing", statedir.ChecksumsName)
 		return nil
 	case err != nil:
 		return err

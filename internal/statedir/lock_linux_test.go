@@ -1,4 +1,4 @@
-package mmrun_test
+package statedir
 
 import (
 	"os"
@@ -7,24 +7,32 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/mmrun/mmrun/internal/guests"
 )
 
-// A program that is being started has a copy of every descriptor for a moment, close-on-exec or not. The lock of a state
-// that is closed at that moment must be free nevertheless.
+// A program that is being started has a copy of every descriptor for a moment, close-on-exec or
+// not. The lock of a state that is closed at that moment must be free nevertheless.
 func TestLockEndsWithClose(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "s")
-	in := open(t, newRuntime(t), dir, guests.Load(t, "counter"))
-	for _, fd := range openOn(t, filepath.Join(dir, "lock")) {
+	dir := t.TempDir()
+	lock, err := Acquire(dir, Boot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range openOn(t, filepath.Join(dir, LockName)) {
 		copied, err := unix.Dup(fd)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer unix.Close(copied)
 	}
-	closeInstance(t, in)
-	open(t, newRuntime(t), dir, nil)
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if lock, err = Acquire(dir, Boot()); err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // openOn lists the descriptors of this process that are open on path.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/mmrun/mmrun/internal/scratch"
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/vfs/faultfs"
 )
@@ -29,20 +30,30 @@ func killedAndDamaged(t *testing.T, m *machine, boot [16]byte) (dir string) {
 	}
 	abandon(in)
 	d := &damager{fs: vfs.OS, dir: dir}
-	d.flip(walNames[0], 4096+2*2048+1000)
+	d.flip(statedir.WALNames[0], 4096+2*2048+1000)
 	if d.err != nil {
 		t.Fatal(d.err)
 	}
 	return dir
 }
 
+// needsStatus skips a test where the system does not tell one boot or mount from another.
+func needsStatus(t *testing.T, dir string) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(dir, statedir.LockName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(content), "\nopen ") {
+		t.Skip("this system does not tell a kill from a power cut")
+	}
+}
+
 // Commits that were not synced are there after a kill. If they cannot be read, they are damaged.
 func TestDamageOfUnsyncedCommitsIsFoundAfterAKill(t *testing.T) {
 	m := newMachine(t)
 	dir := killedAndDamaged(t, m, bootOfWorkload)
-	if note, err := os.ReadFile(filepath.Join(dir, lockName)); err != nil || !strings.Contains(string(note), openNote+" ") {
-		t.Skip("this system does not tell a kill from a power cut")
-	}
+	needsStatus(t, dir)
 	for range 2 { // the first one leaves everything as it is
 		if _, err := m.open(dir, vfs.OS, false, withBootID(bootOfWorkload)); !errors.Is(err, ErrCorrupt) {
 			t.Fatalf("open: %v, want ErrCorrupt", err)
@@ -91,15 +102,9 @@ func TestUnsyncedCommitsMayBeLostInAPowerCut(t *testing.T) {
 func TestAnotherMountIsAsGoodAsAPowerCut(t *testing.T) {
 	m := newMachine(t)
 	dir := killedAndDamaged(t, m, bootOfWorkload)
-	lock, err := vfs.OS.OpenFile(filepath.Join(dir, lockName), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if ownNote(lock.OSFile(), bootOfWorkload) == "" {
-		t.Skip("this system does not tell mounts apart")
-	}
-	if err := writeLock(lock.OSFile(), "open 0123456789abcdef 0123456789abcdef"); err != nil {
+	needsStatus(t, dir)
+	another := []byte("1\nopen 0123456789abcdef 0123456789abcdef\n")
+	if err := os.WriteFile(filepath.Join(dir, statedir.LockName), another, 0o666); err != nil {
 		t.Fatal(err)
 	}
 	in, err := m.open(dir, vfs.OS, false, withBootID(bootOfWorkload))
@@ -153,9 +158,9 @@ func TestCopyOfAStateIsOnTheDiskBeforeACommit(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			note, err := os.ReadFile(filepath.Join(dir, lockName))
+			status, err := os.ReadFile(filepath.Join(dir, statedir.LockName))
 			if err == nil {
-				err = os.WriteFile(filepath.Join(copied, lockName), note, 0o666)
+				err = os.WriteFile(filepath.Join(copied, statedir.LockName), status, 0o666)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -205,7 +210,7 @@ func TestSumsBehindTheEndAreForgotten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sums, err := os.OpenFile(filepath.Join(dir, sumsName), os.O_RDWR, 0)
+	sums, err := os.OpenFile(filepath.Join(dir, statedir.ChecksumsName), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

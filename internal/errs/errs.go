@@ -1,0 +1,78 @@
+// Package errs has the kinds of errors that callers of mmrun test for, and the type that ties a
+// message to one of them. The root package re-exports the kinds.
+package errs
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Kinds, for errors.Is. What is returned wraps one of them and says which file or function it is
+// about, what was found and what to do.
+var (
+	// Locked: another process, or another Instance of this one, has the state open.
+	Locked = errors.New("state is in use")
+	// ModuleMismatch: the state was created by another module than the one given.
+	ModuleMismatch = errors.New("state belongs to another module")
+	// Torn: a continuous state was killed inside an event, lost power since its last sync, or was
+	// copied while it was open.
+	Torn = errors.New("state is torn")
+	// Corrupt: a file of the state holds what mmrun did not write.
+	Corrupt = errors.New("state is damaged")
+	// Unsupported: the module, the mode or the platform does not allow what was asked.
+	Unsupported = errors.New("unsupported")
+	// Closed: the instance has been closed.
+	Closed = errors.New("instance is closed")
+	// Poisoned: an earlier error, such as a failed sync, left it unknown what is on the disk.
+	Poisoned = errors.New("instance is poisoned")
+	// NotExist: there is no state in the directory and no module to create one from.
+	NotExist = errors.New("no such state")
+	// NoFunction: the module exports no function of that name.
+	NoFunction = errors.New("no such function")
+)
+
+// kinded ties a message to a kind: Error is the message alone, Is and As find both.
+type kinded struct {
+	kind error
+	err  error
+}
+
+func (e *kinded) Error() string   { return e.err.Error() }
+func (e *kinded) Unwrap() []error { return []error{e.kind, e.err} }
+
+// As gives err a kind without changing its message.
+func As(kind, err error) error { return &kinded{kind, err} }
+
+// StateError is an error about a state directory, as fs.PathError is one about a file.
+type StateError struct {
+	Dir string // the state directory, as the caller named it
+	Op  string // what was being done, such as "lock" or "checkpoint"; empty if the cause says it
+	Err error  // the cause
+}
+
+func (e *StateError) Error() string {
+	if e.Op == "" {
+		return fmt.Sprintf("state %s: %v", e.Dir, e.Err)
+	}
+	return fmt.Sprintf("state %s: %s: %v", e.Dir, e.Op, e.Err)
+}
+
+func (e *StateError) Unwrap() error { return e.Err }
+
+// State says which state err is about. An error that says so already stays as it is, and so does
+// nil: each layer may call State without knowing whether another has.
+func State(dir, op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if said := (*StateError)(nil); errors.As(err, &said) && said.Dir == dir {
+		return err
+	}
+	return &StateError{Dir: dir, Op: op, Err: err}
+}
+
+// Statef is State for a cause of a kind, put into words here. Format and args are those of
+// fmt.Errorf.
+func Statef(kind error, dir, format string, args ...any) error {
+	return As(kind, &StateError{Dir: dir, Err: fmt.Errorf(format, args...)})
+}
