@@ -14,18 +14,19 @@ import (
 	"github.com/mmrun/mmrun/wal"
 )
 
-// create fills a directory with the state of a module that has just run for the first time.
-func create(ctx context.Context, o *options, dir string, wasm []byte, g *guest) (err error) {
+// create fills a directory with the state of a module that has just run for the first time. The globals
+// file comes last: it makes a state of the directory.
+func create(ctx context.Context, o *options, fsys vfs.FS, dir string, wasm []byte, g *guest) (err error) {
 	var files closers
 	defer func() { err = errors.Join(err, files.close()) }()
 	mode := o.mode
 	if mode == 0 {
 		mode = Atomic
 	}
-	if err := statedir.WriteFile(o.fs, filepath.Join(dir, statedir.ModuleName), wasm); err != nil {
+	if err := statedir.WriteFile(fsys, filepath.Join(dir, statedir.ModuleName), wasm); err != nil {
 		return err
 	}
-	memory, sums, err := createMemory(o, dir, mode, g, &files)
+	memory, sums, err := createMemory(fsys, dir, mode, g, &files)
 	if err != nil {
 		return err
 	}
@@ -49,7 +50,7 @@ func create(ctx context.Context, o *options, dir string, wasm []byte, g *guest) 
 		return err
 	}
 	if mode == Atomic {
-		j, err := wal.Create(o.fs, dir, o.walSize/2, state.Seq)
+		j, err := wal.Create(fsys, dir, o.walSize/2, state.Seq)
 		if err != nil {
 			return err
 		}
@@ -57,7 +58,7 @@ func create(ctx context.Context, o *options, dir string, wasm []byte, g *guest) 
 			return err
 		}
 	}
-	sidecar, err := globalsfile.Create(o.fs, filepath.Join(dir, statedir.GlobalsName),
+	sidecar, err := globalsfile.Create(fsys, filepath.Join(dir, statedir.GlobalsName),
 		globalsfile.Header{Module: sha256.Sum256(wasm), Mode: globalsfile.Mode(mode), BootID: o.bootID(), Clean: true}, state)
 	if err != nil {
 		return err
@@ -67,12 +68,12 @@ func create(ctx context.Context, o *options, dir string, wasm []byte, g *guest) 
 
 // createMemory opens the memory of a first run: a private one, whatever the mode, so that only
 // what was written to goes into the file.
-func createMemory(o *options, dir string, mode Mode, g *guest, files *closers) (vfs.File, *mmapmem.Sums, error) {
+func createMemory(fsys vfs.FS, dir string, mode Mode, g *guest, files *closers) (vfs.File, *mmapmem.Sums, error) {
 	if g.info.Memory == nil {
 		return nil, nil, nil
 	}
 	open := func(name string) (vfs.File, error) {
-		f, err := o.fs.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, statedir.FilePerm)
+		f, err := fsys.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, statedir.FilePerm)
 		if err == nil {
 			files.add(f.Close)
 		}

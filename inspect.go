@@ -39,6 +39,8 @@ type Report struct {
 	Slots [2]SlotReport `json:"slots"`
 	WAL   []WALReport   `json:"wal,omitempty"`
 	Files []FileReport  `json:"files"`
+
+	last statedir.LastExit
 }
 
 // MemoryReport is about the linear memory.
@@ -121,9 +123,11 @@ func Inspect(dir string) (*Report, error) {
 	for _, f := range files {
 		r.Files = append(r.Files, FileReport(f))
 	}
-	if r.InUse, r.Owner, err = statedir.Owner(dir); err != nil {
+	use, err := statedir.Use(dir, statedir.Boot())
+	if err != nil {
 		return nil, err
 	}
+	r.InUse, r.Owner, r.last = use.InUse, use.Owner, use.Last
 	view, err := r.look()
 	if err != nil {
 		return r, err
@@ -162,7 +166,7 @@ func (r *Report) fill(v *stateView) {
 		r.Problem = v.problem().Error()
 	case r.InUse: // inside an event, perhaps, which is no problem then
 	default:
-		if err := v.sidecar.Check(statedir.Boot()); err != nil {
+		if err := checkWholeness(v.sidecar, r.last); err != nil {
 			r.Problem = err.Error()
 		}
 	}

@@ -224,8 +224,9 @@ func (in *Instance) closedError() error {
 // poisonWith makes err the reason why nothing is accepted any more.
 func (in *Instance) poisonWith(err error) error {
 	if in.poison.CompareAndSwap(nil, &err) {
-		// After a failed sync, pages that are not on the disk may be gone from the page cache, too.
-		_ = in.lock.SayNothing()
+		if in.mode == Atomic { // the globals file of a continuous state says that a sync has failed
+			_ = in.lock.SayFailed()
+		}
 	}
 	in.opts.logger.Error("instance is poisoned", "state", in.dir, "error", err)
 	return in.poisoned()

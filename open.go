@@ -12,6 +12,7 @@ import (
 	"github.com/tetratelabs/wazero"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
@@ -31,10 +32,14 @@ import (
 // instance.
 //
 // The number of bytes read from the memory file does not depend on its size.
-func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts ...Option) (*Instance, error) {
+func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts ...Option) (_ *Instance, err error) {
 	o, err := newOptions(opts)
 	if err != nil {
 		return nil, err
+	}
+	if len(wasm) > statedir.MaxModule {
+		return nil, asKind(ErrUnsupported, fmt.Errorf("module: it has %d bytes, the longest that a state "+
+			"can keep has %d", len(wasm), statedir.MaxModule))
 	}
 	dir = filepath.Clean(dir)
 	exists, err := statedir.Exists(dir)
@@ -45,7 +50,7 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 	var g *guest
 	if exists {
 		if lock, err = statedir.Acquire(dir, o.bootID()); err == nil && !lock.Last.CleanClose {
-			if err = statedir.SyncNames(o.fs, dir); err != nil {
+			if err = statedir.Settle(o.fs, dir); err != nil {
 				err = errors.Join(err, lock.Close())
 			}
 		}
@@ -56,7 +61,9 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 		if g, err = newGuest(ctx, rt, wasm, o.config); err != nil {
 			return nil, err
 		}
-		lock, err = statedir.Create(o.fs, dir, o.bootID(), func(building string) error { return create(ctx, o, building, wasm, g) })
+		lock, err = statedir.Create(o.fs, dir, o.bootID(), func(fsys vfs.FS) error {
+			return create(ctx, o, fsys, dir, wasm, g)
+		})
 	}
 	if err != nil {
 		return nil, err
@@ -64,9 +71,16 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, opts 
 	in := &Instance{dir: dir, opts: o, lock: lock, guest: g, functions: make(map[string]*Function)}
 	in.tx.in = in
 	in.files.add(lock.Close)
+	resumed := false
+	defer func() { // also after a panic of a host function
+		if !resumed {
+			err = errors.Join(err, in.files.close())
+		}
+	}()
 	if err := in.resume(ctx, rt, wasm); err != nil {
-		return nil, errors.Join(err, in.files.close())
+		return nil, err
 	}
+	resumed = true
 	return in, nil
 }
 
@@ -84,7 +98,7 @@ func (in *Instance) resume(ctx context.Context, rt wazero.Runtime, wasm []byte) 
 	in.files.add(sidecar.Close)
 	report, err := sidecar.Report()
 	if err == nil {
-		err = report.Check(o.bootID())
+		err = checkWholeness(report, in.lock.Last)
 	}
 	torn := errors.Is(err, globalsfile.ErrTorn)
 	switch {
@@ -122,12 +136,31 @@ func (in *Instance) resume(ctx context.Context, rt wazero.Runtime, wasm []byte) 
 	return nil
 }
 
+// checkWholeness says whether the globals go with the memory beside them. What the page cache holds
+// counts only if it is that of the last owner's own files, in its own boot.
+func checkWholeness(report globalsfile.Report, last statedir.LastExit) error {
+	var boot [16]byte
+	if last.CacheIntact && last.FilesSynced {
+		boot = report.Header.BootID
+	}
+	err := report.Check(boot)
+	if err == nil && last.CopiedOpen && report.Header.Mode == globalsfile.Continuous {
+		err = fmt.Errorf("its files were copied without the state having been closed, "+
+			"they may be of different times: %w", globalsfile.ErrTorn)
+	}
+	return err
+}
+
 // fileError gives an error of a lower package its place and its kind.
 func (in *Instance) fileError(err error) error {
 	switch {
 	case errors.Is(err, globalsfile.ErrTorn):
 		return asKind(ErrTorn, fmt.Errorf("state %s: %w (nothing is left that could be opened)", in.dir, err))
-	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, wal.ErrCorrupt), errors.Is(err, mmapmem.ErrSum), errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, ErrCorrupt):
+		return errs.State(in.dir, "", err)
+	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, wal.ErrCorrupt),
+		errors.Is(err, mmapmem.ErrSum), errors.Is(err, fs.ErrNotExist),
+		errors.Is(err, vfs.ErrNotRegular), errors.Is(err, vfs.ErrTooLarge):
 		return asKind(ErrCorrupt, fmt.Errorf("state %s: %w (run: mmrun verify %s)", in.dir, err, in.dir))
 	case errors.Is(err, globalsfile.ErrVersion):
 		return asKind(ErrUnsupported, fmt.Errorf("state %s: %w", in.dir, err))
@@ -138,13 +171,9 @@ func (in *Instance) fileError(err error) error {
 // checkModule returns the module of the state: wasm, if it is that, or the one kept.
 func (in *Instance) checkModule(wasm []byte, want [32]byte) ([]byte, error) {
 	if wasm == nil {
-		kept, err := os.ReadFile(filepath.Join(in.dir, statedir.ModuleName))
+		kept, err := statedir.ReadModule(in.opts.fs, in.dir, want)
 		if err != nil {
 			return nil, in.fileError(err)
-		}
-		if got := sha256.Sum256(kept); got != want {
-			return nil, asKind(ErrCorrupt, fmt.Errorf("state %s: %s has SHA-256 %x, the state was created by %x",
-				in.dir, statedir.ModuleName, got, want))
 		}
 		return kept, nil
 	}

@@ -104,7 +104,7 @@ func (in *Instance) openAtomic(sidecar *globalsfile.File, memory vfs.File) error
 func (in *Instance) openWAL() (*wal.Log, error) {
 	size := int64(0)
 	for _, name := range statedir.WALNames {
-		fi, err := os.Stat(filepath.Join(in.dir, name))
+		fi, err := os.Lstat(filepath.Join(in.dir, name))
 		if err != nil {
 			return nil, in.fileError(err)
 		}

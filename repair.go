@@ -54,7 +54,7 @@ func repairOn(fsys vfs.FS, boot [16]byte, dir string, force bool) (*RepairReport
 		return nil, err
 	}
 	defer lock.Close()
-	r := &repair{verification: newVerification(fsys, boot, lock.Last, dir), force: force, out: &RepairReport{Dir: dir}}
+	r := &repair{lock: lock, verification: newVerification(fsys, boot, lock.Last, dir), force: force, out: &RepairReport{Dir: dir}}
 	if err := r.do(); err != nil {
 		return r.out, err
 	}
@@ -63,6 +63,7 @@ func repairOn(fsys vfs.FS, boot [16]byte, dir string, force bool) (*RepairReport
 
 type repair struct {
 	*verification
+	lock  *statedir.Lock
 	force bool
 	out   *RepairReport
 }
@@ -103,7 +104,7 @@ func (r *repair) do() error {
 	}
 	r.out.Backup = backup
 	// That of the backup as well, which lies beside the state.
-	if err := statedir.SyncNames(r.fs, r.out.Dir); err != nil {
+	if err := statedir.Settle(r.fs, r.out.Dir); err != nil {
 		return err
 	}
 	if Mode(r.state.sidecar.Header.Mode) == Continuous {
@@ -131,7 +132,7 @@ func (r *repair) judge() error {
 	if v.walErr != nil || v.recovery.Torn {
 		r.out.Lost = append(r.out.Lost, fmt.Sprintf("all commits after %d", v.state.Seq))
 	}
-	switch err := v.sidecar.Check(r.boot); {
+	switch err := checkWholeness(v.sidecar, r.last); {
 	case errors.Is(err, globalsfile.ErrTorn):
 		if err := doubtful(ErrTorn, "memory and globals may not belong together: %v", err); err != nil {
 			return err
@@ -244,8 +245,8 @@ func (r *repair) syncWAL() error {
 // segmentSize is the size of the wal's segments, as far as it can still be seen.
 func (r *repair) segmentSize() int64 {
 	for _, name := range statedir.WALNames {
-		if fi, err := os.Stat(filepath.Join(r.out.Dir, name)); err == nil && fi.Size() >= MinWALSize/2 && fi.Size() <= DefaultWALSize {
-			return fi.Size()
+		if n := statedir.Size(r.out.Dir, name); n >= MinWALSize/2 && n <= DefaultWALSize {
+			return n
 		}
 	}
 	return DefaultWALSize / 2
@@ -272,6 +273,9 @@ func (r *repair) repairContinuous() error {
 	}
 	if err == nil {
 		err = sidecar.SetClean(true, r.boot)
+	}
+	if err == nil {
+		err = r.lock.SayClosed() // whatever was copied, from where: this is the state now
 	}
 	r.out.Seq = s.Seq
 	return errors.Join(err, sidecar.Close())

@@ -2,9 +2,7 @@ package mmrun
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
@@ -52,7 +50,7 @@ func readState(fsys vfs.FS, dir string, record func(wal.Record)) (*stateView, er
 		return v, place.fileError(err)
 	}
 	v.state = cloneState(v.slot)
-	if v.moduleErr = v.readModule(); v.moduleErr != nil {
+	if v.moduleErr = v.readModule(fsys); v.moduleErr != nil {
 		v.moduleErr = place.fileError(v.moduleErr)
 	}
 	if Mode(v.sidecar.Header.Mode) == Continuous {
@@ -78,16 +76,12 @@ func (v *stateView) settleContinuous() {
 	v.state.Seq = max(v.state.Seq, last)
 }
 
-func (v *stateView) readModule() error {
-	wasm, err := os.ReadFile(filepath.Join(v.dir, statedir.ModuleName))
-	if err != nil {
+func (v *stateView) readModule(fsys vfs.FS) error {
+	var err error
+	if v.module, err = statedir.ReadModule(fsys, v.dir, v.sidecar.Header.Module); err != nil {
 		return err
 	}
-	v.module = wasm
-	if got := sha256.Sum256(wasm); got != v.sidecar.Header.Module {
-		return asKind(ErrCorrupt, fmt.Errorf("%s has SHA-256 %x, the state was created by %x", statedir.ModuleName, got, v.sidecar.Header.Module))
-	}
-	if _, v.info, err = rewriter.Rewrite(wasm); err != nil {
+	if _, v.info, err = rewriter.Rewrite(v.module); err != nil {
 		return fmt.Errorf("%s: %w", statedir.ModuleName, err)
 	}
 	if err := (&guest{info: v.info}).checkShape(v.slot); err != nil {

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/rewriter"
+	"github.com/mmrun/mmrun/vfs"
 )
 
 // features is everything that wazero can do. What a state cannot be kept of, such as shared memory,
@@ -65,7 +65,8 @@ func (a *app) open(ctx context.Context, req openRequest) (*session, error) {
 	// read, Open says so.
 	code := wasm
 	if code == nil {
-		code, _ = os.ReadFile(filepath.Join(req.target.state, "module.wasm"))
+		const longest = 1 << 30
+		code, _ = vfs.ReadAll(vfs.OS, filepath.Join(req.target.state, "module.wasm"), longest)
 	}
 	for {
 		if err = s.newRuntime(ctx, code); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/internal/byhand"
+	"github.com/mmrun/mmrun/internal/crashtest"
 	"github.com/mmrun/mmrun/rewriter"
 )
 
@@ -169,7 +170,7 @@ func (s *state) event(do func(in *mmrun.Instance) error) (err error) {
 		killed := s.dir
 		s.machine.states++
 		s.dir = filepath.Join(s.machine.dir, strconv.Itoa(s.machine.states))
-		if err := os.CopyFS(s.dir, os.DirFS(killed)); err != nil {
+		if err := crashtest.CopyState(s.dir, killed); err != nil {
 			s.machine.t.Fatal(err)
 		}
 		defer os.RemoveAll(killed)
