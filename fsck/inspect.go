@@ -40,6 +40,8 @@ type Report struct {
 	Slots [2]SlotReport `json:"slots"`
 	WAL   []WALReport   `json:"wal,omitempty"`
 	Files []FileReport  `json:"files"`
+
+	last statedir.LastExit
 }
 
 // MemoryReport is about the linear memory.
@@ -119,9 +121,11 @@ func Inspect(dir string) (*Report, error) {
 	if r.Files, err = listFiles(dir); err != nil {
 		return nil, err
 	}
-	if r.InUse, r.Owner, err = statedir.Owner(dir); err != nil {
+	use, err := statedir.Use(dir, statedir.Boot())
+	if err != nil {
 		return nil, err
 	}
+	r.InUse, r.Owner, r.last = use.InUse, use.Owner, use.Last
 	view, err := r.look()
 	if err != nil {
 		return r, err
@@ -169,7 +173,7 @@ func (r *Report) fill(v *engine.View) {
 		r.Problem = v.Problem().Error()
 	case r.InUse: // inside an event, perhaps, which is no problem then
 	default:
-		if err := v.Sidecar.Check(statedir.Boot()); err != nil {
+		if err := engine.CheckWhole(v.Sidecar, r.last); err != nil {
 			r.Problem = err.Error()
 		}
 	}

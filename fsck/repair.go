@@ -54,7 +54,7 @@ func (c Checker) Repair(dir string, force bool) (*RepairReport, error) {
 		return nil, err
 	}
 	defer lock.Close()
-	r := &repair{verification: newVerification(c, lock.Last, dir), force: force,
+	r := &repair{lock: lock, verification: newVerification(c, lock.Last, dir), force: force,
 		out: &RepairReport{Dir: dir}}
 	if err := r.do(); err != nil {
 		return r.out, err
@@ -64,6 +64,7 @@ func (c Checker) Repair(dir string, force bool) (*RepairReport, error) {
 
 type repair struct {
 	*verification
+	lock  *statedir.Lock
 	force bool
 	out   *RepairReport
 }
@@ -104,11 +105,13 @@ func (r *repair) do() error {
 	}
 	r.out.Backup = backup
 	// That of the backup as well, which lies beside the state.
-	if err := statedir.SyncNames(r.fs, r.out.Dir); err != nil {
+	if err := statedir.Settle(r.fs, r.out.Dir); err != nil {
 		return fmt.Errorf("state %s: %w", r.out.Dir, err)
 	}
 	if r.state.Sidecar.Header.Mode == engine.Continuous {
-		r.out.Seq, err = engine.AcceptTorn(r.fs, r.boot, r.state)
+		if r.out.Seq, err = engine.AcceptTorn(r.fs, r.boot, r.state); err == nil {
+			err = r.lock.SayClosed() // whatever was copied, from where: this is the state now
+		}
 	} else {
 		r.out.Seq, err = engine.Rebuild(r.fs, r.state, r.force)
 	}
@@ -132,7 +135,7 @@ func (r *repair) judge() error {
 	if v.WALErr != nil || v.Recovery.Torn {
 		r.out.Lost = append(r.out.Lost, fmt.Sprintf("all commits after %d", v.State.Seq))
 	}
-	switch err := v.Sidecar.Check(r.boot); {
+	switch err := engine.CheckWhole(v.Sidecar, r.last); {
 	case errors.Is(err, globalsfile.ErrTorn):
 		if err := doubtful(errs.Torn, "memory and globals may not belong together: %v", err); err != nil {
 			return err

@@ -139,7 +139,7 @@ func (v *verification) checkGlobals(err error) {
 		return
 	}
 	c.Detail = fmt.Sprintf("%d bytes, slot %d counts: commit %d", s.Size, s.Newest, s.Slots[s.Newest].Seq)
-	if err := s.Check(v.boot); err != nil {
+	if err := engine.CheckWhole(*s, v.last); err != nil {
 		c.problem("%v", err)
 	}
 }

@@ -64,7 +64,7 @@ func Create(fsys vfs.FS, path string, h Header, s *State) (*File, error) {
 	if err := replace(fsys, path); err != nil {
 		return nil, err
 	}
-	return Open(fsys, path)
+	return OpenSynced(fsys, path)
 }
 
 // Open maps the file at path. It fails with an error that wraps ErrCorrupt when no state is left

@@ -57,7 +57,7 @@ func writeBeside(fsys vfs.FS, path string, h headerCopy, event []byte, slots [2]
 	}
 	copy(front[eventOffset:], event)
 
-	f, err := fsys.OpenFile(besidePath(path), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
+	f, err := fsys.OpenFile(besidePath(path), os.O_RDWR|os.O_CREATE|os.O_TRUNC, vfs.FilePerm)
 	if err != nil {
 		return err
 	}

@@ -138,7 +138,7 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 	}
 	for kind, s := range kinds {
 		for name, data := range s {
-			if name == "lock" {
+			if name == "lock" || len(data) == 0 {
 				continue
 			}
 			for range flips {

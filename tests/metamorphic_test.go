@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/internal/testkit/crash"
 	"github.com/mmrun/mmrun/internal/testkit/guests"
 	"github.com/mmrun/mmrun/internal/testkit/scratch"
@@ -165,12 +166,12 @@ func (p *pair) kill() {
 // copyAtRest copies a state that is open, between two events. A checkpoint may run in the background and change one file
 // after another was copied; two copies that are equal are one of a single moment.
 func copyAtRest(to, from string) error {
-	if err := crash.CopyState(to, from); err != nil {
+	if err := crash.CopyFiles(to, from); err != nil {
 		return err
 	}
 	for range 100 {
 		again := to + ".again"
-		if err := crash.CopyState(again, from); err != nil {
+		if err := crash.CopyFiles(again, from); err != nil {
 			return err
 		}
 		same, err := sameFiles(to, again)
@@ -180,8 +181,11 @@ func copyAtRest(to, from string) error {
 		if err := os.RemoveAll(to); err != nil {
 			return err
 		}
-		if err := os.Rename(again, to); err != nil || same {
+		if err := os.Rename(again, to); err != nil {
 			return err
+		}
+		if same {
+			return statedir.Adopt(to, statedir.Boot())
 		}
 	}
 	return fmt.Errorf("%s keeps changing between two events", from)

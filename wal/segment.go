@@ -29,7 +29,7 @@ type segment struct {
 }
 
 func openSegment(fsys vfs.FS, path string, flag int) (*segment, error) {
-	f, err := fsys.OpenFile(path, flag, 0o666)
+	f, err := fsys.OpenFile(path, flag, vfs.FilePerm)
 	if err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}

@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/tetratelabs/wazero"
@@ -66,7 +64,7 @@ func (a *app) open(ctx context.Context, req openRequest) (*session, error) {
 	// read, Open says so.
 	code := wasm
 	if code == nil {
-		code, _ = os.ReadFile(filepath.Join(req.target.state, "module.wasm"))
+		code, _ = fsck.Module(req.target.state)
 	}
 	for {
 		if err = s.newRuntime(ctx, code); err != nil {

@@ -77,7 +77,7 @@ func (t target) code() ([]byte, error) {
 	if err := t.existing(); err != nil {
 		return nil, err
 	}
-	wasm, err := os.ReadFile(filepath.Join(t.state, "module.wasm"))
+	wasm, err := fsck.Module(t.state)
 	if err != nil {
 		return nil, fmt.Errorf("state %s: %w", t.state, err)
 	}

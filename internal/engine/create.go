@@ -16,9 +16,10 @@ import (
 	"github.com/mmrun/mmrun/wal"
 )
 
-// create fills a directory with the state of a module that has just run for the first time. The
-// guest has no instance and no memory before and after.
-func create(ctx context.Context, o *Options, dir string, g *guest.Guest) (err error) {
+// create fills a directory, through fsys, with the state of a module that has just run for the first
+// time. The globals file comes last: it makes a state of the directory. The guest has no instance
+// and no memory before and after.
+func create(ctx context.Context, o *Options, fsys vfs.FS, dir string, g *guest.Guest) (err error) {
 	var files closers
 	defer func() { err = errors.Join(err, files.close()) }()
 	mode := o.Mode
@@ -26,11 +27,11 @@ func create(ctx context.Context, o *Options, dir string, g *guest.Guest) (err er
 		mode = Atomic
 	}
 	code := g.Code()
-	err = statedir.WriteFile(o.FS, filepath.Join(dir, statedir.ModuleName), code.Wasm)
+	err = statedir.WriteFile(fsys, filepath.Join(dir, statedir.ModuleName), code.Wasm)
 	if err != nil {
 		return err
 	}
-	memory, err := createMemory(o, dir, mode, g, &files)
+	memory, err := createMemory(fsys, dir, mode, g, &files)
 	if err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func create(ctx context.Context, o *Options, dir string, g *guest.Guest) (err er
 		return err
 	}
 	if mode == Atomic {
-		log, err := wal.Create(o.FS, dir, o.WALSize/2, state.Seq)
+		log, err := wal.Create(fsys, dir, o.WALSize/2, state.Seq)
 		if err != nil {
 			return err
 		}
@@ -63,7 +64,7 @@ func create(ctx context.Context, o *Options, dir string, g *guest.Guest) (err er
 		}
 	}
 	header := globalsfile.Header{Module: code.Hash, Mode: mode, BootID: o.BootID(), Clean: true}
-	sidecar, err := globalsfile.Create(o.FS, filepath.Join(dir, statedir.GlobalsName), header, state)
+	sidecar, err := globalsfile.Create(fsys, filepath.Join(dir, statedir.GlobalsName), header, state)
 	if err != nil {
 		return err
 	}
@@ -79,14 +80,14 @@ type firstMemory struct {
 
 // createMemory opens the memory of a first run: a private one, whatever the mode, so that only
 // what was written to goes into the file.
-func createMemory(o *Options, dir string, mode globalsfile.Mode, g *guest.Guest,
+func createMemory(fsys vfs.FS, dir string, mode globalsfile.Mode, g *guest.Guest,
 	files *closers) (m firstMemory, err error) {
 	if g.Code().Info.Memory == nil {
 		return m, nil
 	}
 	open := func(name string) (vfs.File, error) {
 		flags := os.O_RDWR | os.O_CREATE | os.O_EXCL
-		f, err := o.FS.OpenFile(filepath.Join(dir, name), flags, statedir.FilePerm)
+		f, err := fsys.OpenFile(filepath.Join(dir, name), flags, statedir.FilePerm)
 		if err == nil {
 			files.add(f.Close)
 		}

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,8 +22,11 @@ func fileError(dir string, err error) error {
 	case errors.Is(err, globalsfile.ErrTorn):
 		return errs.As(errs.Torn, fmt.Errorf(
 			"state %s: %w (nothing is left that could be opened)", dir, err))
+	case errors.Is(err, errs.Corrupt):
+		return errs.State(dir, "", err)
 	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, wal.ErrCorrupt),
-		errors.Is(err, pagefile.ErrChecksum), errors.Is(err, fs.ErrNotExist):
+		errors.Is(err, pagefile.ErrChecksum), errors.Is(err, fs.ErrNotExist),
+		errors.Is(err, vfs.ErrNotRegular), errors.Is(err, vfs.ErrTooLarge):
 		return errs.As(errs.Corrupt, fmt.Errorf(
 			"state %s: %w (run: mmrun verify %s)", dir, err, dir))
 	case errors.Is(err, globalsfile.ErrVersion), errors.Is(err, pagefile.ErrVersion):
@@ -33,23 +35,21 @@ func fileError(dir string, err error) error {
 	return fmt.Errorf("state %s: %w", dir, err)
 }
 
-// MaxModule is the largest module that is read from a state directory, in bytes.
-const MaxModule = 1 << 30
-
 func (c *core) path(name string) string { return filepath.Join(c.dir, name) }
 
-// ReadModule reads the module that is kept in a state directory and holds it against the hash that
-// the globals file has of it.
-func ReadModule(fsys vfs.FS, dir string, want [32]byte) ([]byte, error) {
-	wasm, err := vfs.ReadAll(fsys, filepath.Join(dir, statedir.ModuleName), MaxModule)
-	if err != nil {
-		return nil, fileError(dir, err)
+// CheckWhole says whether the globals go with the memory beside them. What the page cache holds
+// counts only if it is that of the last owner's own files, in its own boot.
+func CheckWhole(report globalsfile.Report, last statedir.LastExit) error {
+	var boot [16]byte
+	if last.CacheIntact && last.FilesSynced {
+		boot = report.Header.BootID
 	}
-	if got := sha256.Sum256(wasm); got != want {
-		return wasm, errs.As(errs.Corrupt, fmt.Errorf(
-			"state %s: %s has SHA-256 %x, the state was created by %x", dir, statedir.ModuleName, got, want))
+	err := report.Check(boot)
+	if err == nil && last.CopiedOpen && report.Header.Mode == Continuous {
+		err = fmt.Errorf("its files were copied without the state having been closed, "+
+			"they may be of different times: %w", globalsfile.ErrTorn)
 	}
-	return wasm, nil
+	return err
 }
 
 // checksumsOf gives access to a state's page checksums, which are open only while they are used.

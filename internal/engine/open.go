@@ -48,7 +48,7 @@ func Open(ctx context.Context, dir string, src Source, opts *Options) (_ *Store,
 		s.files.add(s.lock.Close)
 		if !s.lock.Last.CleanClose {
 			// Whoever gave the names may have been killed before they were durable.
-			if err := statedir.SyncNames(opts.FS, dir); err != nil {
+			if err := statedir.Settle(opts.FS, dir); err != nil {
 				return nil, err
 			}
 		}
@@ -56,7 +56,7 @@ func Open(ctx context.Context, dir string, src Source, opts *Options) (_ *Store,
 		if err := s.setCode(ctx, src, nil); err != nil {
 			return nil, err
 		}
-		fill := func(building string) error { return create(ctx, opts, building, s.guest) }
+		fill := func(fsys vfs.FS) error { return create(ctx, opts, fsys, dir, s.guest) }
 		if s.lock, err = statedir.Create(opts.FS, dir, opts.BootID(), fill); err != nil {
 			return nil, err
 		}
@@ -141,7 +141,7 @@ func (s *Store) openSidecar() (_ *globalsfile.File, torn bool, err error) {
 	s.files.add(sidecar.Close)
 	report, err := sidecar.Report()
 	if err == nil {
-		err = report.Check(s.opts.BootID())
+		err = CheckWhole(report, s.lock.Last)
 	}
 	torn = errors.Is(err, globalsfile.ErrTorn)
 	switch {
@@ -158,7 +158,11 @@ func (s *Store) openSidecar() (_ *globalsfile.File, torn bool, err error) {
 // module holds the module given against the state's. If none was given it returns the one kept.
 func (s *Store) module(src Source, want [32]byte) (kept []byte, err error) {
 	if src.Hash == nil {
-		return ReadModule(s.opts.FS, s.dir, want)
+		kept, err := statedir.ReadModule(s.opts.FS, s.dir, want)
+		if err != nil {
+			err = fileError(s.dir, err)
+		}
+		return kept, err
 	}
 	if *src.Hash != want {
 		return nil, errs.As(errs.ModuleMismatch, fmt.Errorf("state %s: it belongs to the module with "+

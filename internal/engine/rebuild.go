@@ -109,9 +109,8 @@ func syncLogAgain(fsys vfs.FS, dir string) error {
 // segmentSize is the size of the log's segments, as far as it can still be seen.
 func segmentSize(dir string) int64 {
 	for _, name := range statedir.WALNames {
-		info, err := os.Lstat(filepath.Join(dir, name))
-		if err == nil && info.Size() >= MinWALSize/2 && info.Size() <= DefaultWALSize {
-			return info.Size()
+		if n := statedir.Size(dir, name); n >= MinWALSize/2 && n <= DefaultWALSize {
+			return n
 		}
 	}
 	return DefaultWALSize / 2

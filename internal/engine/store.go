@@ -37,7 +37,6 @@ type Store struct {
 	core
 	statsKeeper
 	keep   keeper
-	mode   globalsfile.Mode
 	gate   *gate
 	closed atomic.Bool
 }
@@ -46,6 +45,7 @@ type Store struct {
 type core struct {
 	dir   string
 	opts  *Options
+	mode  globalsfile.Mode
 	guest *guest.Guest
 	mem   *mmapmem.Memory    // nil if the module has no memory
 	state *globalsfile.State // the small state as of the last commit
@@ -350,8 +350,9 @@ func (c *core) closedError() error {
 // poisonWith makes err the reason why nothing is accepted any more.
 func (c *core) poisonWith(err error) error {
 	if c.poison.CompareAndSwap(nil, &err) {
-		// After a failed sync, pages that are not on the disk may be gone from the page cache, too.
-		_ = c.lock.SayNothing()
+		if c.mode == Atomic { // the globals file of a continuous state says that a sync has failed
+			_ = c.lock.SayFailed()
+		}
 	}
 	c.opts.Logger.Error("instance is poisoned", "state", c.dir, "error", err)
 	return c.poisoned()

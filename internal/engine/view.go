@@ -80,7 +80,7 @@ func (v *View) settleContinuous() {
 }
 
 func (v *View) readModule(fsys vfs.FS) (err error) {
-	if v.Module, err = ReadModule(fsys, v.Dir, v.Sidecar.Header.Module); err != nil {
+	if v.Module, err = statedir.ReadModule(fsys, v.Dir, v.Sidecar.Header.Module); err != nil {
 		return err
 	}
 	if _, v.Info, err = rewriter.Rewrite(v.Module, rewriter.Options{}); err != nil {

@@ -20,12 +20,27 @@ var Boot = sync.OnceValue(func() (id BootID) {
 	return id
 })
 
-// identify needs Linux 6.8 for mounts whose numbers are never given again, and a file system that
-// knows when files were made.
-func identify(f *os.File) (fileID, bool) {
-	const want = unix.STATX_MNT_ID_UNIQUE | unix.STATX_INO | unix.STATX_BTIME
+// fileOf takes the mount's number from Linux 6.8 on, which is never given again. Before that the
+// device's has to do: a device that was pulled and put in again within a boot passes for one that
+// has lost nothing.
+func fileOf(f *os.File) (fileID, bool) {
 	var st unix.Statx_t
-	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, want, &st)
-	id := fileID{st.Mnt_id, st.Ino, st.Btime.Sec*1e9 + int64(st.Btime.Nsec)}
-	return id, err == nil && st.Mask&want == want
+	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH,
+		unix.STATX_MNT_ID_UNIQUE|unix.STATX_INO|unix.STATX_BTIME, &st)
+	if err != nil || st.Mask&unix.STATX_INO == 0 {
+		return fileID{}, false
+	}
+	id := fileID{mount: unix.Mkdev(st.Dev_major, st.Dev_minor), inode: st.Ino}
+	if st.Mask&unix.STATX_MNT_ID_UNIQUE != 0 {
+		id.mount = st.Mnt_id
+	}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		id.made = st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
+	}
+	return id, true
+}
+
+// startWriteback lets the disk begin with what is about to be synced. It is a hint.
+func startWriteback(f *os.File) {
+	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 }

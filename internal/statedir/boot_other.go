@@ -8,4 +8,4 @@ import "os"
 // always taken for one that lost power.
 func Boot() (id BootID) { return id }
 
-func identify(*os.File) (fileID, bool) { return fileID{}, false }
+func startWriteback(*os.File) {}

@@ -5,97 +5,175 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"sync/atomic"
-	"time"
 
 	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// nextBuild keeps the directories that one process builds at the same time apart.
-var nextBuild atomic.Int64
-
-// newDirPrefix begins the names of directories in which states are being built.
-func newDirPrefix(dir string) string { return "." + filepath.Base(dir) + ".new-" }
-
-// Create makes a directory beside dir, lets fill put a state into it, and renames it to dir: a
-// state directory is there whole or not at all. The lock of the new state is returned; it was held
-// from before the directory got its name.
-func Create(fsys vfs.FS, dir string, boot BootID, fill func(building string) error) (*Lock, error) {
-	parent := filepath.Dir(dir)
-	removeAbandoned(parent, newDirPrefix(dir))
-	building := filepath.Join(parent,
-		newDirPrefix(dir)+strconv.Itoa(os.Getpid())+"-"+strconv.FormatInt(nextBuild.Add(1), 10))
-	if err := fsys.Mkdir(building, DirPerm); err != nil {
-		return nil, errs.State(dir, "", err)
-	}
-	lock, err := Acquire(building, boot)
+// Create lets fill put the files of a new state into dir, which is made if it does not exist; one
+// that exists, such as the mount point of a volume, has to be empty. What is there afterwards is the
+// state or, whatever fails and whenever the process or the power ends, none. The state's lock is
+// returned; it was held from before the first file.
+//
+// A directory is a state when it has a globals file. So fill makes that one last, and by renaming.
+// Until then an empty file marks the directory as one in which a state is being created:
+//
+//	step                                         found after a kill or a power cut behind it
+//	make the directory, lock it                  an empty directory, or one with a lock
+//	mark it, sync it                             a marked one
+//	fill: write all files, sync them             a marked one
+//	      rename globals.new to globals          a marked one, or a state
+//	sync the directory and its parent            a state, marked
+//	remove the mark                              a state, marked or not
+//
+// A mark without a globals file is that of a creation that runs or was cut off. Which of the two, the
+// lock tells: the next Create that gets it starts over. A mark beside a globals file means nothing.
+//
+// The file system that fill is given puts off syncs until they are needed. The error wraps
+// errs.Locked if another process creates the state, or has done so meanwhile.
+func Create(fsys vfs.FS, dir string, boot BootID, fill func(fsys vfs.FS) error) (_ *Lock, err error) {
+	c := creation{fs: fsys, dir: dir}
+	f, err := c.lockDir()
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(building))
+		return nil, err
 	}
-	err = fill(building)
-	if err == nil {
-		err = fsys.SyncDir(building)
-	}
-	if err == nil {
-		// Without this rename's predecessor, the sync of the directory, a power cut could
-		// leave the name with some of the files missing.
-		err = fsys.Rename(building, dir)
-		if errors.Is(err, fs.ErrExist) || isNotEmpty(err) {
-			err = errs.Statef(errs.Locked, dir, "created by another process meanwhile")
+	c.lock = &Lock{dir: dir, f: f, boot: boot}
+	created := false
+	defer func() { // also if fill panics
+		if !created {
+			err = errors.Join(err, c.undo(), c.lock.Close())
 		}
+	}()
+	// Again, now that nobody else creates anything in it.
+	if err := c.check(); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(building), lock.Close())
+	c.ours = true
+	if err := c.lock.begin(); err != nil {
+		return nil, err
 	}
-	if err := fsys.SyncDir(parent); err != nil {
-		return nil, errors.Join(errs.State(dir, "", err), lock.Close())
+	if err := c.mark(); err != nil {
+		return nil, err
 	}
-	lock.dir = dir
-	lock.Last = LastExit{CleanClose: true, CacheIntact: true, FilesSynced: true}
-	return lock, nil
+	if err := c.fill(fill); err != nil {
+		return nil, err
+	}
+	created = true
+	// It is as if this process had just closed it.
+	c.lock.Last = LastExit{CleanClose: true, CacheIntact: true, FilesSynced: true}
+	return c.lock, nil
 }
 
-// removeAbandoned removes what processes that died while creating a state left behind. What is
-// locked is still being built.
-func removeAbandoned(parent, prefix string) {
-	entries, err := os.ReadDir(parent)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), prefix) || !e.IsDir() {
-			continue
+// creation is one call of Create.
+type creation struct {
+	fs   vfs.FS
+	dir  string
+	lock *Lock
+	made bool // the directory, by this call
+	ours bool // what is in the directory may be removed
+}
+
+// lockDir makes the directory and locks it.
+func (c *creation) lockDir() (f *os.File, err error) {
+	defer func() {
+		if err != nil && c.made {
+			_ = c.fs.Remove(c.dir) // if it is empty
 		}
-		path := filepath.Join(parent, e.Name())
-		lock, err := os.OpenFile(filepath.Join(path, LockName), os.O_RDWR, 0)
-		if err != nil {
-			// Just made, or not ours, or empty because its maker or its remover died at that moment.
-			if fi, err := e.Info(); err == nil && time.Since(fi.ModTime()) > time.Minute {
-				_ = os.Remove(path)
-			}
-			continue
+	}()
+	// Another creation that fails may take the directory away between the steps.
+	for attempt := 1; ; attempt++ {
+		err := c.fs.Mkdir(c.dir, DirPerm)
+		c.made = c.made || err == nil
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, errs.State(c.dir, "", err)
 		}
-		if tryLock(lock) == nil {
-			removeBuilding(path)
+		if err := c.check(); err != nil {
+			return nil, err
 		}
-		_ = unlock(lock)
+		f, err := lockFile(c.dir)
+		if !errors.Is(err, fs.ErrNotExist) || attempt == 100 {
+			return f, err
+		}
 	}
 }
 
-// removeBuilding removes a directory that is locked. The lock goes last: a process that dies half
-// way leaves what removeAbandoned takes for abandoned.
-func removeBuilding(path string) {
-	entries, err := os.ReadDir(path)
+// check is an error if the directory is not one to create a state in.
+func (c *creation) check() error {
+	found, err := look(c.dir)
 	if err != nil {
-		return
+		return err
 	}
-	for _, e := range entries {
-		if e.Name() != LockName {
-			_ = os.RemoveAll(filepath.Join(path, e.Name()))
+	if found.state || found.damaged {
+		return errs.Statef(errs.Locked, c.dir, "created by another process meanwhile")
+	}
+	return found.strange(c.dir)
+}
+
+// mark marks the directory, which is locked, and removes what an earlier creation has left.
+func (c *creation) mark() error {
+	err := c.remove(contents...)
+	if err == nil {
+		var f vfs.File
+		f, err = c.fs.OpenFile(filepath.Join(c.dir, CreatingName), os.O_RDWR|os.O_CREATE, FilePerm)
+		if err == nil {
+			err = f.Close()
 		}
 	}
-	_ = os.RemoveAll(path)
+	if err == nil {
+		// Before there is another name: without the mark, what a power cut leaves could pass for
+		// a state that has lost its globals file.
+		err = c.fs.SyncDir(c.dir)
+	}
+	return errs.State(c.dir, "", err)
+}
+
+func (c *creation) fill(fill func(vfs.FS) error) (err error) {
+	later := newBatch(c.fs, c.dir)
+	defer func() { err = errors.Join(err, later.close()) }()
+	if err := fill(later); err != nil {
+		return err
+	}
+	if err = later.flush(); err == nil {
+		err = syncParent(c.fs, c.dir)
+	}
+	if err == nil {
+		err = c.remove(CreatingName)
+	}
+	return errs.State(c.dir, "", err)
+}
+
+func (c *creation) remove(names ...string) error {
+	var errs []error
+	for _, name := range names {
+		err := c.fs.Remove(filepath.Join(c.dir, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// undo removes what a creation has made that has failed before there was a state.
+func (c *creation) undo() error {
+	if !c.ours || isThere(c.dir, GlobalsName) {
+		return nil
+	}
+	err := c.remove(contents...)
+	if err == nil {
+		// The mark is the last to go, as it was the first to come.
+		err = c.fs.SyncDir(c.dir)
+	}
+	if err == nil {
+		err = c.remove(CreatingName)
+	}
+	if err != nil {
+		return err // what is left is marked
+	}
+	// A directory with a lock, or with nothing, is as good as none. Where a file that is open cannot
+	// be removed it stays.
+	_ = c.remove(LockName)
+	if c.made {
+		_ = c.fs.Remove(c.dir)
+	}
+	return nil
 }

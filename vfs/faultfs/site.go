@@ -36,7 +36,7 @@ func Site(module string) string {
 // isHarness tells whether a package of the module, by its path below it, only hands operations on
 // or tests the program.
 func isHarness(pkg string) bool {
-	for _, dir := range []string{"/vfs", "/internal/testkit/crash", "/internal/testkit"} {
+	for _, dir := range []string{"/vfs", "/internal/crashtest", "/internal/testkit"} {
 		if pkg == dir || strings.HasPrefix(pkg, dir+"/") {
 			return true
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/fsck"
 	"github.com/mmrun/mmrun/internal/pagefile"
+	"github.com/mmrun/mmrun/internal/statedir"
 )
 
 // Totals count what kills have hit.
@@ -235,7 +236,7 @@ func (l *Lane) check(out Outcome) error {
 	wasPending, existed := l.pending, l.created
 	last := out.Last()
 	copied := filepath.Join(l.scratch, "copy")
-	if err := CopyState(copied, l.Child.Dir); errors.Is(err, fs.ErrNotExist) && !l.created {
+	if err := CopyState(copied, l.Child.Dir); errors.Is(err, mmrun.ErrNotExist) && !l.created {
 		l.count(out, existed, wasPending, false)
 		return nil
 	} else if err != nil {
@@ -416,10 +417,18 @@ func checkSums(dir string) error {
 // CopyState copies a state directory that nobody runs events on at the moment. The copy is what a
 // kill at this instant would leave. An older copy is replaced.
 func CopyState(to, from string) error {
+	if err := CopyFiles(to, from); err != nil {
+		return err
+	}
+	return statedir.Adopt(to, statedir.Boot())
+}
+
+// CopyFiles copies a state directory as it is, so that the copy can be told from the original.
+func CopyFiles(to, from string) error {
 	if err := os.RemoveAll(to); err != nil {
 		return err
 	}
-	if _, err := os.Stat(from); err != nil {
+	if err := statedir.MustExist(from); err != nil {
 		return err
 	}
 	return os.CopyFS(to, os.DirFS(from))

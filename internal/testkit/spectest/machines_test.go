@@ -13,6 +13,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/internal/testkit/crash"
 	"github.com/mmrun/mmrun/internal/testkit/oracle"
 	"github.com/mmrun/mmrun/rewriter"
 )
@@ -169,7 +170,7 @@ func (s *state) event(do func(in *mmrun.Instance) error) (err error) {
 		killed := s.dir
 		s.machine.states++
 		s.dir = filepath.Join(s.machine.dir, strconv.Itoa(s.machine.states))
-		if err := os.CopyFS(s.dir, os.DirFS(killed)); err != nil {
+		if err := crash.CopyState(s.dir, killed); err != nil {
 			s.machine.t.Fatal(err)
 		}
 		defer os.RemoveAll(killed)
