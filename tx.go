@@ -116,7 +116,8 @@ func (f *Function) CallWithStack(ctx context.Context, stack []uint64) error {
 		return err
 	}
 	if len(stack) < len(f.stack) {
-		return fmt.Errorf("function %s: a stack of %d values, %d are needed", f.name, len(stack), len(f.stack))
+		return fmt.Errorf("function %s: a stack of %d values, %d are needed",
+			f.name, len(stack), len(f.stack))
 	}
 	if err := f.run(ctx, stack); err != nil {
 		return tx.note(err)
@@ -175,7 +176,8 @@ func (in *Instance) function(name string, n int) (*Function, error) {
 		return nil, err
 	}
 	if n != f.params {
-		return nil, fmt.Errorf("function %s: %d parameter values given, %s takes %d", f.name, n, Signature(f.def), f.params)
+		return nil, fmt.Errorf("function %s: %d parameter values given, %s takes %d",
+			f.name, n, Signature(f.def), f.params)
 	}
 	in.lastFunction = f
 	return f, nil
@@ -190,7 +192,8 @@ func (in *Instance) find(name string) (*Function, error) {
 	}
 	fn := in.guest.mod.ExportedFunction(name)
 	if fn == nil || strings.HasPrefix(name, reservedPrefix) {
-		return nil, asKind(ErrNoFunction, fmt.Errorf("function %s: the module exports no function of that name", name))
+		return nil, asKind(ErrNoFunction,
+			fmt.Errorf("function %s: the module exports no function of that name", name))
 	}
 	def := fn.Definition()
 	if in.guest.info.Initialize && exportedAs(def, initializeName) {
