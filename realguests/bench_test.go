@@ -8,8 +8,8 @@ import (
 	"github.com/tetratelabs/wazero"
 
 	"github.com/mmrun/mmrun"
-	"github.com/mmrun/mmrun/internal/testkit/oracle"
 	"github.com/mmrun/mmrun/internal/testkit/guests"
+	"github.com/mmrun/mmrun/internal/testkit/oracle"
 )
 
 // BenchmarkStart is the time from nothing to an instance that takes events, runtime and compiled code included: first

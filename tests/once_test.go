@@ -16,7 +16,8 @@ import (
 // wantRunsOnce checks that an event was refused, with a sentence that says why and what to do.
 func wantRunsOnce(t *testing.T, err error) {
 	t.Helper()
-	if !errors.Is(err, mmrun.ErrRunsOnce) || !strings.Contains(err.Error(), "once in the life of a state") ||
+	if !errors.Is(err, mmrun.ErrRunsOnce) ||
+		!strings.Contains(err.Error(), "once in the life of a state") ||
 		!strings.Contains(err.Error(), "begin another state") {
 		t.Errorf("error %v, want ErrRunsOnce with the way out", err)
 	}

@@ -13,22 +13,23 @@ import (
 	"github.com/mmrun/mmrun"
 )
 
-const callHelp = `Call one exported function as one event, commit, and print each result on a line of its own.
+const callHelp = `Call one exported function as one event, commit, and print each result on a
+line of its own.
 
 The answer is printed when the event survives power loss, unless --sync never is given. SIGINT
 and SIGTERM end the process at once: the event is then undone, or committed if it got that far.
 
 ` + argumentHelp
 
-const queryHelp = `Call one exported function and print each result on a line of its own. Whatever the function
-changes is undone, and nothing is committed. The state must exist, and be in atomic mode.
+const queryHelp = `Call one exported function and print each result on a line of its own. What the
+function changes is undone, and nothing is committed. The state must exist, and be in atomic mode.
 
 ` + argumentHelp
 
-const argumentHelp = `Arguments are read by the function's signature: decimal or 0x integers in the signed or the
-unsigned range, floats (also inf, nan, 0x1p-3), a v128 as 0x and 32 hex digits. Flags may stand
-anywhere: an argument is a number and begins with no letter but those of inf, nan and null. What
-follows -- is never taken for a flag.`
+const argumentHelp = `Arguments are read by the function's signature: decimal or 0x integers in
+the signed or the unsigned range, floats (also inf, nan, 0x1p-3), a v128 as 0x and 32 hex
+digits. Flags may stand anywhere: an argument is a number and begins with no letter but those of
+inf, nan and null. What follows -- is never taken for a flag.`
 
 func (a *app) callCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -146,9 +147,9 @@ func (a *app) answer(name string, seq uint64, results []value, unseen error) err
 	return eventError{a.work != "", seq, err}
 }
 
-// splitFlags takes the flags out of what follows a command's own: --NAME with its value, and -x where
-// x is the letter of a flag. Numbers are no flags, and nothing behind -- is. A flag that nobody
-// knows is one, so that it is refused as such.
+// splitFlags takes the flags out of what follows a command's own: --NAME with its value, and -x
+// where x is the letter of a flag. Numbers are no flags, and nothing behind -- is. A flag that
+// nobody knows is one, so that it is refused as such.
 func splitFlags(known *pflag.FlagSet, args []string) (flags, rest []string) {
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
@@ -192,8 +193,9 @@ func (fs functions) arguments(name string, args []string) ([]uint64, error) {
 	case name == "":
 		return nil, usagef("no FUNC given\n%s", fs.list())
 	case !ok:
-		return nil, renamed{fmt.Sprintf("function %s: the module exports no function of that name\n%s",
-			name, fs.list()), usageError{mmrun.ErrNoFunction}}
+		message := fmt.Sprintf("function %s: the module exports no function of that name\n%s",
+			name, fs.list())
+		return nil, renamed{message, usageError{mmrun.ErrNoFunction}}
 	}
 	stack, err := parseArgs(name, def, args)
 	if err != nil {

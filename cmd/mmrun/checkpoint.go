@@ -10,8 +10,8 @@ import (
 	"github.com/mmrun/mmrun"
 )
 
-const checkpointHelp = `Open a state, fold its wal into its memory and globals files, and close it. What the wal
-holds of a process that was killed is recovered; no event runs.`
+const checkpointHelp = `Open a state, fold its wal into its memory and globals files, and close
+it. What the wal holds of a process that was killed is recovered; no event runs.`
 
 func (a *app) checkpointCommand() *cobra.Command {
 	cmd := &cobra.Command{

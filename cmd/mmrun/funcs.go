@@ -15,8 +15,8 @@ import (
 	"github.com/mmrun/mmrun/rewriter"
 )
 
-const funcsHelp = `List the functions that a module exports, with their signatures. No state is needed, opened or
-created.
+const funcsHelp = `List the functions that a module exports, with their signatures. No state is
+needed, opened or created.
 
 With --json each function is an object in a list:
 [{"name":"add","params":["i32","i32"],"results":["i32"]}]

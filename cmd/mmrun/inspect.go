@@ -14,8 +14,8 @@ import (
 	"github.com/mmrun/mmrun/fsck"
 )
 
-const inspectHelp = `Show what a state holds: commits, memory, every mutable global with its value, tables,
-dropped segments, wal and files.
+const inspectHelp = `Show what a state holds: commits, memory, every mutable global with its
+value, tables, dropped segments, wal and files.
 
 Nothing is locked or changed; a state that is in use, or that may only be read, can be
 inspected. Values are those of the last commit.`
@@ -109,7 +109,8 @@ func printReport(to io.Writer, r *fsck.Report) error {
 	field("commit", "%s", commits(r))
 	field("module", "sha256 %s, %d bytes", r.Module, r.ModuleSize)
 	if m := r.Memory; m != nil {
-		field("memory", "%d wasm pages, %d bytes, at most %d wasm pages", m.WasmPages, m.Bytes, m.MaxPages)
+		field("memory", "%d wasm pages, %d bytes, at most %d wasm pages",
+			m.WasmPages, m.Bytes, m.MaxPages)
 	} else {
 		field("memory", "none")
 	}
@@ -178,7 +179,8 @@ func owner(r *fsck.Report) string {
 func commits(r *fsck.Report) string {
 	switch {
 	case r.Mode == mmrun.Atomic.String():
-		return fmt.Sprintf("%d (checkpoint %d, in the wal %d more)", r.Seq, r.CheckpointSeq, r.Seq-r.CheckpointSeq)
+		return fmt.Sprintf("%d (checkpoint %d, in the wal %d more)",
+			r.Seq, r.CheckpointSeq, r.Seq-r.CheckpointSeq)
 	case r.InEvent:
 		return fmt.Sprintf("%d (inside event %d)", r.Seq, r.Event)
 	case r.Clean:

@@ -33,6 +33,8 @@ type session struct {
 
 	// unseen is why what guests printed in events that were committed could not be written.
 	unseen error
+	// answered is the commit that the last answer of the loop was about, 0 for an event that failed.
+	answered uint64
 }
 
 // openRequest is what a command wants of an instance.
@@ -127,8 +129,9 @@ func (a *app) options(sync mmrun.SyncPolicy) ([]mmrun.Option, error) {
 
 // newRuntime makes a runtime with what guests may import in it.
 func (s *session) newRuntime(ctx context.Context, code []byte) error {
-	// With DWARF, wazero keeps a source map of the whole module in the compile cache, and reads that
-	// back in small pieces: the second start of a large module would not be much faster than the first.
+	// With DWARF, wazero keeps a source map of the whole module in the compile cache, and reads
+	// that back in small pieces: the second start of a large module would not be much faster than
+	// the first.
 	config := wazero.NewRuntimeConfig().WithCoreFeatures(features).WithDebugInfoEnabled(s.app.lines)
 	s.cache = nil
 	if code != nil {
@@ -150,8 +153,8 @@ func (s *session) newRuntime(ctx context.Context, code []byte) error {
 	return nil
 }
 
-// compile gives the compiled module as Open uses it; behind Open, or before it, that costs no second
-// compilation.
+// compile gives the compiled module as Open uses it; behind Open, or before it, that costs no
+// second compilation.
 func (s *session) compile(ctx context.Context, wasm []byte) (wazero.CompiledModule, error) {
 	rewritten, _, err := rewriter.Rewrite(wasm, rewriter.Options{})
 	if err != nil {
@@ -176,8 +179,8 @@ func (s *session) precheck(ctx context.Context, wasm []byte, check func(function
 	return check(ownFunctions(compiled.ExportedFunctions()))
 }
 
-// cacheAtFault tells, after a failed Open, whether it may work without the cache: a disk that is full
-// fails a compilation whose result cannot be kept.
+// cacheAtFault tells, after a failed Open, whether it may work without the cache: a disk that is
+// full fails a compilation whose result cannot be kept.
 func (s *session) cacheAtFault(ctx context.Context, code []byte, cause error) bool {
 	if s.cache == nil || errors.Is(cause, mmrun.ErrUnsupported) {
 		return false
@@ -228,8 +231,8 @@ func (s *session) close(ctx context.Context) error {
 }
 
 // call is one event. What the guest printed is released if the event was committed.
-func (s *session) call(ctx context.Context, name string, def api.FunctionDefinition, stack []uint64) (
-	[]value, error) {
+func (s *session) call(ctx context.Context, name string, def api.FunctionDefinition,
+	stack []uint64) ([]value, error) {
 	ctx, cancel := s.timeout(ctx)
 	defer cancel()
 	results, err := s.in.Call(ctx, name, stack...)
@@ -247,8 +250,8 @@ func (s *session) call(ctx context.Context, name string, def api.FunctionDefinit
 }
 
 // query is a call of which nothing is kept but what it says.
-func (s *session) query(ctx context.Context, name string, def api.FunctionDefinition, stack []uint64) (
-	[]value, error) {
+func (s *session) query(ctx context.Context, name string, def api.FunctionDefinition,
+	stack []uint64) ([]value, error) {
 	ctx, cancel := s.timeout(ctx)
 	defer cancel()
 	var results []uint64

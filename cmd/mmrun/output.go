@@ -20,8 +20,8 @@ type output struct {
 	err     error
 }
 
-var errClosedOutput = errors.New("standard output is closed, or is /dev/null opened for reading and writing " +
-	"as it looks when it was closed (use > /dev/null to discard answers)")
+var errClosedOutput = errors.New("standard output is closed, or is /dev/null opened for " +
+	"reading and writing as it looks when it was closed (use > /dev/null to discard answers)")
 
 func (o *output) Write(p []byte) (int, error) {
 	if f, ok := o.to.(*os.File); ok && !o.written && o.err == nil && wasClosed(f) {

@@ -53,6 +53,7 @@ var outputs = map[string]func(t *testing.T, cmd *exec.Cmd){
 // An answer that cannot be written ends in exit status 1 and a sentence that says what has been
 // committed: a caller that tried again would do it twice.
 func TestLostAnswerSaysWhatIsCommitted(t *testing.T) {
+	const checkpointed = "the checkpoint at commit 1 was made, but its answer could not be written: "
 	const made = "commit 2 was made, but its answer could not be written: "
 	for name, replace := range outputs {
 		for _, c := range []struct {
@@ -67,7 +68,7 @@ func TestLostAnswerSaysWhatIsCommitted(t *testing.T) {
 			{"run --json counter.wasm", "inc\ninc\n", made, 2},
 			{"run counter.wasm", "nosuch\ninc\n", "mmrun: the answer could not be written: ", 1},
 			{"query counter.wasm get", "", "mmrun: the answer could not be written: ", 1},
-			{"checkpoint counter.wasm", "", "the checkpoint at commit 1 was made, but its answer could not", 1},
+			{"checkpoint counter.wasm", "", checkpointed, 1},
 		} {
 			t.Run(name+"/"+c.args, func(t *testing.T) {
 				wasm, state := copyGuest(t, "counter")
@@ -96,10 +97,8 @@ func TestLostAnswerSaysWhatIsCommitted(t *testing.T) {
 func TestLostOutputOfGuestSaysWhatIsCommitted(t *testing.T) {
 	wasm, state := copyGuest(t, "rust_wasi")
 	mmrunOutput(t, exitDone, "run", wasm)
-	for seq, args := range [][]string{2: {"call", "--json", wasm, "push", "5"}, {"run", "--json", wasm}} {
-		if args == nil {
-			continue
-		}
+	for i, args := range [][]string{{"call", "--json", wasm, "push", "5"}, {"run", "--json", wasm}} {
+		seq := i + 2
 		cmd := command(t, args...)
 		cmd.Stdin = strings.NewReader("push 5\npush 6\n")
 		outputs["full disk"](t, cmd)
@@ -110,8 +109,10 @@ func TestLostOutputOfGuestSaysWhatIsCommitted(t *testing.T) {
 			t.Errorf("mmrun %s ended with %v, want exit status %d", args[0], err, exitFailed)
 		}
 		var a answer
-		if err := json.Unmarshal(stdout.Bytes(), &a); err != nil || a.Seq != uint64(seq) || a.Error != "" {
-			t.Errorf("mmrun %s answers %q, %v, want that of commit %d", args[0], stdout.String(), err, seq)
+		err := json.Unmarshal(stdout.Bytes(), &a)
+		if err != nil || a.Seq != uint64(seq) || a.Error != "" {
+			t.Errorf("mmrun %s answers %q, %v, want that of commit %d",
+				args[0], stdout.String(), err, seq)
 		}
 		if r := inspect(t, state); r.Seq != uint64(seq) {
 			t.Errorf("commit %d, want %d", r.Seq, seq)
@@ -126,14 +127,15 @@ func (*fullAtClose) Close() error { return errors.New("no room") }
 
 func TestOutputThatFailsAtCloseIsALostAnswer(t *testing.T) {
 	wasm, _ := copyGuest(t, "counter")
+	const lost = " could not be written: no room"
 	for _, c := range []struct {
 		input string
 		args  []string
 		says  string
 	}{
-		{"", []string{"call", wasm, "inc"}, "commit 2 was made, but its answer could not be written: no room"},
-		{"inc\n", []string{"run", wasm}, "commit 3 was made, but its answer could not be written: no room"},
-		{"", []string{"verify", wasm}, "mmrun: the answer could not be written: no room"},
+		{"", []string{"call", wasm, "inc"}, "commit 2 was made, but its answer" + lost},
+		{"inc\n", []string{"run", wasm}, "commit 3 was made, but its answer" + lost},
+		{"", []string{"verify", wasm}, "mmrun: the answer" + lost},
 	} {
 		var stderr bytes.Buffer
 		args := append([]string{c.args[0], "--no-cache"}, c.args[1:]...)

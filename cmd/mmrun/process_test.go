@@ -20,7 +20,8 @@ import (
 	"github.com/mmrun/mmrun/internal/testkit/guests"
 )
 
-// command is a process of its own that runs mmrun: this test's binary under another name (TestMain).
+// command is a process of its own that runs mmrun: this test's binary under another name
+// (TestMain).
 func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -33,7 +34,8 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// processCacheDir is one directory for the compiled modules of all tests: they run the same few guests.
+// processCacheDir is one directory for the compiled modules of all tests: they run the same few
+// guests.
 var processCacheDir = filepath.Join(os.TempDir(), fmt.Sprintf("mmrun-test-%d", os.Getpid()))
 
 // mmrunOutput runs the command to its end.
@@ -48,7 +50,8 @@ func mmrunOutput(t *testing.T, wantStatus int, args ...string) (stdout, stderr s
 		t.Fatal(err)
 	}
 	if got := cmd.ProcessState.ExitCode(); got != wantStatus {
-		t.Fatalf("mmrun %s: exit status %d, want %d\n%s", strings.Join(args, " "), got, wantStatus, errOut.String())
+		t.Fatalf("mmrun %s: exit status %d, want %d\n%s",
+			strings.Join(args, " "), got, wantStatus, errOut.String())
 	}
 	return out.String(), errOut.String()
 }
@@ -166,7 +169,8 @@ func TestSignalEndsRunWithCheckpoint(t *testing.T) {
 				t.Fatalf("run ended with %v", err)
 			}
 			if r := inspect(t, state); r.CheckpointSeq != 3 || r.Seq != 3 || r.InUse {
-				t.Errorf("after the signal: commit %d, checkpoint %d, in use %v", r.Seq, r.CheckpointSeq, r.InUse)
+				t.Errorf("after the signal: commit %d, checkpoint %d, in use %v",
+					r.Seq, r.CheckpointSeq, r.InUse)
 			}
 		})
 	}
@@ -211,7 +215,8 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			wasm, state := copyGuest(t, "names")
 			l := newLoop(t, wasm)
-			l.cmd.Env = append(l.cmd.Env, "GOMAXPROCS=1")
+			// Garbage collections all the time: one that is on waits for the end of the event.
+			l.cmd.Env = append(l.cmd.Env, "GOMAXPROCS=1", "GOGC=1")
 			l.cmd.Stderr = nil
 			stderr, err := l.cmd.StderrPipe()
 			if err != nil {
@@ -261,7 +266,8 @@ func TestStateInUseNamesItsOwner(t *testing.T) {
 	l.ask("inc")
 	pid := strconv.Itoa(l.cmd.Process.Pid)
 	for _, args := range [][]string{
-		{"call", wasm, "inc"}, {"call", state, "get"}, {"run", state}, {"verify", state}, {"checkpoint", wasm},
+		{"call", wasm, "inc"}, {"call", state, "get"}, {"run", state}, {"verify", state},
+		{"checkpoint", wasm},
 	} {
 		_, stderr := mmrunOutput(t, exitFailed, args...)
 		if !strings.Contains(stderr, "in use by process "+pid) || strings.Count(stderr, "\n") != 1 {
@@ -269,7 +275,8 @@ func TestStateInUseNamesItsOwner(t *testing.T) {
 		}
 	}
 	stdout, _ := mmrunOutput(t, exitDone, "inspect", state)
-	if !strings.Contains(stdout, "in use  by process "+pid) || !strings.Contains(stdout, "commit  2 (checkpoint 1, in the wal 1 more)") {
+	if !strings.Contains(stdout, "in use  by process "+pid) ||
+		!strings.Contains(stdout, "commit  2 (checkpoint 1, in the wal 1 more)") {
 		t.Errorf("inspect of a state in use:\n%s", stdout)
 	}
 	if got := l.ask("inc"); got != "2" {
@@ -289,15 +296,18 @@ func TestWALOfKilledProcess(t *testing.T) {
 		t.Errorf("after the kill: %+v", r)
 	}
 	stdout, _ := mmrunOutput(t, exitDone, "inspect", "--json", state)
-	for _, want := range []string{`"type":"i32","value":8`, `"type":"i64","value":9`, `"type":"f32","value":1.5`, `"type":"f64","value":"-inf"`} {
+	for _, want := range []string{`"type":"i32","value":8`, `"type":"i64","value":9`,
+		`"type":"f32","value":1.5`, `"type":"f64","value":"-inf"`} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("inspect does not show %s:\n%s", want, stdout)
 		}
 	}
-	if stdout, _ = mmrunOutput(t, exitDone, "verify", state); !strings.Contains(stdout, "2 commits behind the checkpoint, the last one is 3") {
+	stdout, _ = mmrunOutput(t, exitDone, "verify", state)
+	if !strings.Contains(stdout, "2 commits behind the checkpoint, the last one is 3") {
 		t.Errorf("verify:\n%s", stdout)
 	}
-	if stdout, _ = mmrunOutput(t, exitDone, "checkpoint", state); !strings.Contains(stdout, "checkpoint at commit 3, 2 recovered") {
+	stdout, _ = mmrunOutput(t, exitDone, "checkpoint", state)
+	if !strings.Contains(stdout, "checkpoint at commit 3, 2 recovered") {
 		t.Errorf("checkpoint:\n%s", stdout)
 	}
 	if stdout, _ = mmrunOutput(t, exitDone, "call", state, "load", "0"); stdout != "1\n" {
@@ -317,7 +327,8 @@ func TestCutMemoryIsRefusedDespiteWAL(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"verify", state}, {"call", state, "load", "500000"}} {
-		if _, stderr := mmrunOutput(t, exitFailed, args...); !strings.Contains(stderr, "memory has 65536 bytes, 1048576 were committed") {
+		_, stderr := mmrunOutput(t, exitFailed, args...)
+		if !strings.Contains(stderr, "memory has 65536 bytes, 1048576 were committed") {
 			t.Errorf("mmrun %s: %s", args[0], stderr)
 		}
 	}
@@ -334,7 +345,9 @@ func TestTornStateIsRefusedUnlessForced(t *testing.T) {
 		return err == nil && len(memory) > 8 && [8]byte(memory) != [8]byte{}
 	})
 	l.kill()
-	for _, args := range [][]string{{"call", state, "none"}, {"run", wasm}, {"verify", state}, {"checkpoint", state}} {
+	for _, args := range [][]string{
+		{"call", state, "none"}, {"run", wasm}, {"verify", state}, {"checkpoint", state},
+	} {
 		if _, stderr := mmrunOutput(t, exitFailed, args...); !strings.Contains(stderr, "torn") {
 			t.Errorf("mmrun %s: %s", args[0], stderr)
 		}
@@ -387,7 +400,8 @@ func inspect(t *testing.T, state string) *fsck.Report {
 // waitFor polls what another process does, which says nothing of its own accord.
 func waitFor(t *testing.T, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	deadline := time.Now().Add(time.Minute)
+	for ; time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if done() {
 			return
 		}

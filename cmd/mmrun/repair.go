@@ -8,10 +8,10 @@ import (
 	"github.com/mmrun/mmrun/fsck"
 )
 
-const repairHelp = `Bring a damaged state to its last intact commit. The files as they were are kept in a directory
-beside it, STATE.damaged-N. What no intact commit is left of (a damaged page that the wal does
-not hold, a torn continuous state) is refused, unless --force takes what is there as it is.
-A state without damage is left alone.`
+const repairHelp = `Bring a damaged state to its last intact commit. The files as they were are
+kept in a directory beside it, STATE.damaged-N. What no intact commit is left of (a damaged page
+that the wal does not hold, a torn continuous state) is refused, unless --force takes what is
+there as it is. A state without damage is left alone.`
 
 func (a *app) repairCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -29,7 +29,8 @@ func (a *app) repairCommand() *cobra.Command {
 		},
 	}
 	a.stateFlag(cmd)
-	cmd.Flags().BoolVar(&a.force, "force", false, "take what is there as it is where no intact commit is left")
+	cmd.Flags().BoolVar(&a.force, "force", false,
+		"take what is there as it is where no intact commit is left")
 	return cmd
 }
 

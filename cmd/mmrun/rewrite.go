@@ -11,8 +11,8 @@ import (
 	"github.com/mmrun/mmrun/rewriter"
 )
 
-const rewriteHelp = `Rewrite a module as mmrun does before it runs it, and say what its state consists of. The result
-is written to OUT, - for standard output; without -o nothing is written.`
+const rewriteHelp = `Rewrite a module as mmrun does before it runs it, and say what its state
+consists of. The result is written to OUT, - for standard output; without -o nothing is written.`
 
 func (a *app) rewriteCommand() *cobra.Command {
 	var out string
@@ -98,7 +98,11 @@ func printInfo(w io.Writer, before, after int, info rewriter.Info) error {
 	for _, once := range []struct {
 		there bool
 		what  string
-	}{{info.Init != "", "data segments"}, {info.Start != "", "start function"}, {info.Initialize, "_initialize"}} {
+	}{
+		{info.Init != "", "data segments"},
+		{info.Start != "", "start function"},
+		{info.Initialize, "_initialize"},
+	} {
 		if once.there {
 			line("once       %s", once.what)
 		}

@@ -38,8 +38,8 @@ type app struct {
 	cacheOff    bool // the cache turned out to be of no use
 }
 
-const rootHelp = `mmrun runs WebAssembly modules whose memory never dies: a guest keeps its data in plain
-variables, and every run goes on where the last event left it.
+const rootHelp = `mmrun runs WebAssembly modules whose memory never dies: a guest keeps its data
+in plain variables, and every run goes on where the last event left it.
 
 TARGET is a module (counter.wasm; its state is counter.state beside it, or --state DIR) or a
 state directory. Results go to standard output, messages and what the guest prints to

@@ -19,10 +19,11 @@ import (
 	"github.com/mmrun/mmrun"
 )
 
-const runHelp = `Run the event loop on standard input: each line FUNC ARG... is one event, answered by exactly
-one line as soon as it is committed: the results separated by spaces, or "! MESSAGE" when the
-event failed and was rolled back. Empty lines and lines that start with # are skipped and get
-no answer. A failed event does not end the loop, nor does a line that is no event.
+const runHelp = `Run the event loop on standard input: each line FUNC ARG... is one event,
+answered by exactly one line as soon as it is committed: the results separated by spaces, or "!
+MESSAGE" when the event failed and was rolled back. Empty lines and lines that start with # are
+skipped and get no answer. A failed event does not end the loop, nor does a line that is no
+event.
 
 With --json each answer is an object: {"seq":7,"results":[...]} or
 {"seq":7,"error":"...","kind":"trap"}, where seq is the last commit. If the loop itself fails,
@@ -68,6 +69,9 @@ func (a *app) run(ctx context.Context, t target) error {
 	lines := make(chan line)
 	go readLines(a.in, lines, stop.stopped)
 	err = s.loop(ctx, stop, lines)
+	if s.answered > 0 { // that could be lost when standard output is closed
+		a.done("commit %d was made", s.answered)
+	}
 	return firstError(err, s.close(ctx))
 }
 
@@ -92,7 +96,8 @@ func newStopper(a *app) *stopper {
 		close(s.stopped)
 		if s.busy.Load() {
 			s.app.message("%s: the event that runs is waited for, then the loop ends; a second signal, "+
-				"SIGQUIT or kill -9 ends it at once, which loses nothing that was committed", signalName(sig))
+				"SIGQUIT or kill -9 ends it at once, which loses nothing that was committed",
+				signalName(sig))
 		}
 	}()
 	return s
@@ -173,7 +178,10 @@ func readLines(r io.Reader, to chan<- line, done <-chan struct{}) {
 // the next event begins.
 func (s *session) loop(ctx context.Context, stop *stopper, lines <-chan line) error {
 	fs := functions(s.in.Functions())
+	garbage := newCollector()
+	defer garbage.restore()
 	for {
+		garbage.betweenEvents()
 		var l line
 		select {
 		case <-stop.stopped:
@@ -205,7 +213,8 @@ func (s *session) loop(ctx context.Context, stop *stopper, lines <-chan line) er
 }
 
 // event runs one line. What failed inside the guest is told in full on standard error.
-func (s *session) event(ctx context.Context, fs functions, fields []string, err error) ([]value, error) {
+func (s *session) event(ctx context.Context, fs functions, fields []string, err error) (
+	[]value, error) {
 	var stack []uint64
 	if err == nil {
 		stack, err = fs.arguments(fields[0], fields[1:])
@@ -223,8 +232,9 @@ func (s *session) event(ctx context.Context, fs functions, fields []string, err 
 // answer writes the answer of one line. An error is that of an answer that could not be written.
 func (s *session) answer(results []value, failed error) error {
 	a, seq := s.app, s.in.Seq()
-	if a.work = ""; failed == nil {
-		a.done("commit %d was made", seq)
+	s.answered = 0
+	if failed == nil {
+		s.answered = seq
 	}
 	var err error
 	switch {
@@ -241,13 +251,16 @@ func (s *session) answer(results []value, failed error) error {
 		}
 		_, err = fmt.Fprintln(a.out, strings.Join(texts, " "))
 	}
-	switch {
-	case err != nil:
-		err = a.lostAnswer(err)
-	case s.unseen != nil:
-		err = a.lostPrint(s.unseen)
-	default:
+	if err == nil && s.unseen == nil {
 		return nil
+	}
+	if failed == nil {
+		a.done("commit %d was made", seq)
+	}
+	if err != nil {
+		err = a.lostAnswer(err)
+	} else {
+		err = a.lostPrint(s.unseen)
 	}
 	return eventError{failed == nil, seq, err}
 }

@@ -173,8 +173,8 @@ func number(ts *testscript.TestScript, s string) int64 {
 	return n
 }
 
-// digest is the content of all files of a directory, the lock file's left out: that holds the number
-// of the process that opened the state last.
+// digest is the content of all files of a directory, the lock file's left out: that holds the
+// number of the process that opened the state last.
 func digest(ts *testscript.TestScript, dir string) string {
 	h := sha256.New()
 	root := ts.MkAbs(dir)

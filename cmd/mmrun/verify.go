@@ -8,10 +8,10 @@ import (
 	"github.com/mmrun/mmrun/fsck"
 )
 
-const verifyHelp = `Check whether a state can be opened and whether its files hold what mmrun wrote: header and slots
-of the globals file, the module, the wal and what it would bring back, the length of the
-memory file and the checksums of its pages. Nothing is changed. The exit status is 1 if a
-problem was found; a note is about something that costs nothing.`
+const verifyHelp = `Check whether a state can be opened and whether its files hold what mmrun
+wrote: header and slots of the globals file, the module, the wal and what it would bring back,
+the length of the memory file and the checksums of its pages. Nothing is changed. The exit
+status is 1 if a problem was found; a note is about something that costs nothing.`
 
 func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{

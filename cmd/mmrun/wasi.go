@@ -87,7 +87,8 @@ type effects struct {
 	buf bytes.Buffer
 }
 
-// maxEffects bounds what one event can print, in bytes: until its commit all of it is kept in memory.
+// maxEffects bounds what one event can print, in bytes: until its commit all of it is kept in
+// memory.
 const maxEffects = 64 << 20
 
 var errTooMuchOutput = errors.New("an event printed more than 64 MiB")
