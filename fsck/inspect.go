@@ -109,7 +109,7 @@ type FileReport struct {
 // nothing and changes nothing, and permission to read is enough. The values are those of the last
 // commit, also when the state is in use.
 //
-// With an error the report holds what could be read, or is nil. The error wraps errs.NotExist or errs.Corrupt, or
+// With an error the report holds what could be read, or is nil. The error wraps errs.ErrNotExist or errs.ErrCorrupt, or
 // is one of reading.
 func Inspect(dir string) (*Report, error) {
 	dir = filepath.Clean(dir)

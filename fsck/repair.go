@@ -85,15 +85,15 @@ func (r *repair) do() error {
 		return nil
 	}
 	if r.state.State == nil {
-		return errs.As(errs.Corrupt, fmt.Errorf("state %s: cannot be repaired: %s", r.out.Dir, r.out.Problems[0]))
+		return errs.As(errs.ErrCorrupt, fmt.Errorf("state %s: cannot be repaired: %s", r.out.Dir, r.out.Problems[0]))
 	}
 	if !r.state.Fits {
-		return errs.As(errs.Corrupt, fmt.Errorf("state %s: cannot be repaired before its module is back in place: %w",
+		return errs.As(errs.ErrCorrupt, fmt.Errorf("state %s: cannot be repaired before its module is back in place: %w",
 			r.out.Dir, r.state.ModuleErr))
 	}
 	// A wal that could not be read, or that a newer program has written, is not a damaged one: there may be
 	// commits in it.
-	if err := r.state.WALErr; err != nil && !errors.Is(err, errs.Corrupt) {
+	if err := r.state.WALErr; err != nil && !errors.Is(err, errs.ErrCorrupt) {
 		return err
 	}
 	if err := r.judge(); err != nil {
@@ -137,11 +137,11 @@ func (r *repair) judge() error {
 	}
 	switch err := engine.CheckWhole(v.Sidecar, r.last); {
 	case errors.Is(err, globalsfile.ErrTorn):
-		if err := doubtful(errs.Torn, "memory and globals may not belong together: %v", err); err != nil {
+		if err := doubtful(errs.ErrTorn, "memory and globals may not belong together: %v", err); err != nil {
 			return err
 		}
 	case err != nil && v.Recovery.Records == 0: // the wal does not lead on from the older slot
-		if err := doubtful(errs.Corrupt, "the globals are those of commit %d, memory is newer: %v", v.Slot.Seq, err); err != nil {
+		if err := doubtful(errs.ErrCorrupt, "the globals are those of commit %d, memory is newer: %v", v.Slot.Seq, err); err != nil {
 			return err
 		}
 	}
@@ -150,7 +150,7 @@ func (r *repair) judge() error {
 			continue
 		}
 		for _, p := range c.Problems {
-			if err := doubtful(errs.Corrupt, "%s: %s", c.Name, p); err != nil {
+			if err := doubtful(errs.ErrCorrupt, "%s: %s", c.Name, p); err != nil {
 				return err
 			}
 		}

@@ -94,7 +94,7 @@ func newVerification(c Checker, last statedir.LastExit, dir string) *verificatio
 
 func (v *verification) run() error {
 	state, err := engine.Read(v.fs, v.report.Dir, v.named.Add)
-	if err != nil && !errors.Is(err, errs.Corrupt) && !errors.Is(err, errs.Torn) && !errors.Is(err, errs.Unsupported) {
+	if err != nil && !errors.Is(err, errs.ErrCorrupt) && !errors.Is(err, errs.ErrTorn) && !errors.Is(err, errs.ErrUnsupported) {
 		return err
 	}
 	v.state = state
@@ -247,7 +247,7 @@ func (v *verification) checkSums(memory vfs.File, size uint64) error {
 	}
 	defer sums.Close()
 	switch err := engine.CheckChecksums(sums); {
-	case errors.Is(err, errs.Corrupt), errors.Is(err, errs.Unsupported):
+	case errors.Is(err, errs.ErrCorrupt), errors.Is(err, errs.ErrUnsupported):
 		c.problem("%v", err)
 		return nil
 	case err != nil:

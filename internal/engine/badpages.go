@@ -34,9 +34,9 @@ func CheckChecksums(sums vfs.File) error {
 	err := pagefile.CheckHeader(sums)
 	switch {
 	case errors.Is(err, pagefile.ErrChecksum):
-		return errs.As(errs.Corrupt, err)
+		return errs.As(errs.ErrCorrupt, err)
 	case errors.Is(err, pagefile.ErrVersion):
-		return errs.As(errs.Unsupported, err)
+		return errs.As(errs.ErrUnsupported, err)
 	}
 	return err
 }

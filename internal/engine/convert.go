@@ -22,7 +22,7 @@ var errNotClean = errors.New(
 	"it was not closed cleanly (open and close it once in the mode it has)")
 
 func (s *Store) conversionError(to globalsfile.Mode, err error) error {
-	return errs.As(errs.Unsupported, fmt.Errorf(
+	return errs.As(errs.ErrUnsupported, fmt.Errorf(
 		"state %s: cannot be converted to %s mode: %w", s.dir, to, err))
 }
 

@@ -20,17 +20,17 @@ import (
 func fileError(dir string, err error) error {
 	switch {
 	case errors.Is(err, globalsfile.ErrTorn):
-		return errs.As(errs.Torn, fmt.Errorf(
+		return errs.As(errs.ErrTorn, fmt.Errorf(
 			"state %s: %w (nothing is left that could be opened)", dir, err))
-	case errors.Is(err, errs.Corrupt):
+	case errors.Is(err, errs.ErrCorrupt):
 		return errs.State(dir, "", err)
 	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, wal.ErrCorrupt),
 		errors.Is(err, pagefile.ErrChecksum), errors.Is(err, fs.ErrNotExist),
 		errors.Is(err, vfs.ErrNotRegular), errors.Is(err, vfs.ErrTooLarge):
-		return errs.As(errs.Corrupt, fmt.Errorf(
+		return errs.As(errs.ErrCorrupt, fmt.Errorf(
 			"state %s: %w (run: mmrun verify %s)", dir, err, dir))
 	case errors.Is(err, globalsfile.ErrVersion), errors.Is(err, pagefile.ErrVersion):
-		return errs.As(errs.Unsupported, fmt.Errorf("state %s: %w", dir, err))
+		return errs.As(errs.ErrUnsupported, fmt.Errorf("state %s: %w", dir, err))
 	}
 	return fmt.Errorf("state %s: %w", dir, err)
 }
@@ -87,7 +87,7 @@ func checkMemoryFile(dir string, memory vfs.File, s *globalsfile.State) (int64, 
 		return 0, fileError(dir, err)
 	}
 	if want := int64(s.MemoryPages) * mmapmem.WasmPageSize; size < want {
-		return 0, errs.As(errs.Corrupt, fmt.Errorf(
+		return 0, errs.As(errs.ErrCorrupt, fmt.Errorf(
 			"state %s: %s has %d bytes, %d were committed (run: mmrun verify %s)",
 			dir, statedir.MemoryName, size, want, dir))
 	}

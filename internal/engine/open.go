@@ -30,7 +30,7 @@ func Open(ctx context.Context, dir string, src Source, opts *Options) (_ *Store,
 		return nil, err
 	}
 	if !exists && src.Hash == nil {
-		return nil, errs.As(errs.NotExist, fmt.Errorf(
+		return nil, errs.As(errs.ErrNotExist, fmt.Errorf(
 			"state %s: does not exist, and no module was given to create it from", dir))
 	}
 	s := &Store{core: core{dir: dir, opts: opts}, gate: newGate()}
@@ -146,7 +146,7 @@ func (s *Store) openSidecar() (_ *globalsfile.File, torn bool, err error) {
 	torn = errors.Is(err, globalsfile.ErrTorn)
 	switch {
 	case torn && !s.opts.AcceptTorn:
-		return nil, torn, errs.As(errs.Torn, fmt.Errorf("state %s: %w (its memory and its globals "+
+		return nil, torn, errs.As(errs.ErrTorn, fmt.Errorf("state %s: %w (its memory and its globals "+
 			"may not belong together; open it with --force or WithAcceptTorn to take it as it is)",
 			s.dir, err))
 	case err != nil && !torn:
@@ -165,7 +165,7 @@ func (s *Store) module(src Source, want [32]byte) (kept []byte, err error) {
 		return kept, err
 	}
 	if *src.Hash != want {
-		return nil, errs.As(errs.ModuleMismatch, fmt.Errorf("state %s: it belongs to the module with "+
+		return nil, errs.As(errs.ErrModuleMismatch, fmt.Errorf("state %s: it belongs to the module with "+
 			"SHA-256 %x, the one given has %x (use another state directory, or the module kept in "+
 			"it as %s)", s.dir, want, *src.Hash, statedir.ModuleName))
 	}

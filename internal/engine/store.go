@@ -344,7 +344,7 @@ func (s *Store) Abandon() {
 }
 
 func (c *core) closedError() error {
-	return errs.As(errs.Closed, fmt.Errorf("state %s: %w", c.dir, errs.Closed))
+	return errs.As(errs.ErrClosed, fmt.Errorf("state %s: %w", c.dir, errs.ErrClosed))
 }
 
 // poisonWith makes err the reason why nothing is accepted any more.
@@ -360,8 +360,8 @@ func (c *core) poisonWith(err error) error {
 
 func (c *core) poisoned() error {
 	if p := c.poison.Load(); p != nil {
-		return errs.As(errs.Poisoned, fmt.Errorf(
-			"state %s: %w (close it and open it again): %w", c.dir, errs.Poisoned, *p))
+		return errs.As(errs.ErrPoisoned, fmt.Errorf(
+			"state %s: %w (close it and open it again): %w", c.dir, errs.ErrPoisoned, *p))
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func TestPanicBehindTheAppendPoisons(t *testing.T) {
 		s.phase = running
 		_ = s.Commit(Meta{})
 	}()
-	if err := s.Usable(); !errors.Is(err, errs.Poisoned) || k.aborts != 0 {
+	if err := s.Usable(); !errors.Is(err, errs.ErrPoisoned) || k.aborts != 0 {
 		t.Errorf("%v after %d rollbacks, want a poisoned instance and none", err, k.aborts)
 	}
 	if !s.gate.tryEnter() {

@@ -34,7 +34,7 @@ func Compile(ctx context.Context, rt wazero.Runtime, wasm []byte,
 	var unsupported *rewriter.UnsupportedError
 	switch {
 	case errors.As(err, &unsupported):
-		return nil, errs.As(errs.Unsupported, fmt.Errorf("module: %w", err))
+		return nil, errs.As(errs.ErrUnsupported, fmt.Errorf("module: %w", err))
 	case err != nil:
 		return nil, fmt.Errorf("module: %w", err)
 	}

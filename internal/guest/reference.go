@@ -50,7 +50,7 @@ func (g *Guest) indexOf(ref uint64) (int32, error) {
 			return i, nil
 		}
 	}
-	return 0, errs.As(errs.Unsupported, errors.New("a reference to a function of another module cannot be kept"))
+	return 0, errs.As(errs.ErrUnsupported, errors.New("a reference to a function of another module cannot be kept"))
 }
 
 func (g *Guest) resolveRefs() (*functionRefs, error) {

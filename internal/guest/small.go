@@ -31,7 +31,7 @@ func CheckShape(info *rewriter.Info, s *globalsfile.State) error {
 	switch {
 	case !slices.EqualFunc(s.Globals, want.Globals, sameType),
 		len(s.Tables) != len(want.Tables), len(s.Dropped) != len(want.Dropped):
-		return errs.As(errs.Corrupt, errors.New(
+		return errs.As(errs.ErrCorrupt, errors.New(
 			"the globals file holds other globals, tables or segments than the module has"))
 	}
 	return CheckPages(info, s.MemoryPages)
@@ -40,7 +40,7 @@ func CheckShape(info *rewriter.Info, s *globalsfile.State) error {
 // CheckPages tells whether the module's memory can have that many wasm pages.
 func CheckPages(info *rewriter.Info, pages uint32) error {
 	if info.Memory != nil && pages < info.Memory.Min || pages > MaxPages(info) {
-		return errs.As(errs.Corrupt, fmt.Errorf(
+		return errs.As(errs.ErrCorrupt, fmt.Errorf(
 			"a memory of %d wasm pages is not one the module can have", pages))
 	}
 	return nil
@@ -140,7 +140,7 @@ func (g *Guest) readSlow(a *globalAccess) (lo, hi uint64, err error) {
 	if a.isNull.exists() {
 		null, _, err := g.call(&a.isNull)
 		if err == nil && uint32(null) == 0 {
-			err = errs.As(errs.Unsupported, fmt.Errorf("%s holds an %s from the host, which cannot be kept", a.name, a.typ))
+			err = errs.As(errs.ErrUnsupported, fmt.Errorf("%s holds an %s from the host, which cannot be kept", a.name, a.typ))
 		}
 		return 0, 0, err
 	}
@@ -163,7 +163,7 @@ func (g *Guest) readTable(i int) ([]int32, error) {
 	if t.isNull.exists() {
 		null, _, err := g.call(&t.isNull)
 		if err == nil && uint32(null) == 0 {
-			err = errs.As(errs.Unsupported, fmt.Errorf("table %d holds an %s from the host, which cannot be kept",
+			err = errs.As(errs.ErrUnsupported, fmt.Errorf("table %d holds an %s from the host, which cannot be kept",
 				g.code.Info.Tables[i].Index, t.typ))
 		}
 		if err != nil {
@@ -214,7 +214,7 @@ func (g *Guest) Restore(s *globalsfile.State) error {
 	if g.mem != nil {
 		now := g.Pages()
 		if s.MemoryPages < now {
-			return errs.As(errs.Corrupt, fmt.Errorf("memory of %d wasm pages, the module starts with %d", s.MemoryPages, now))
+			return errs.As(errs.ErrCorrupt, fmt.Errorf("memory of %d wasm pages, the module starts with %d", s.MemoryPages, now))
 		}
 		if err := g.growTo(s.MemoryPages); err != nil {
 			return err
@@ -267,7 +267,7 @@ func (g *Guest) restoreTable(i int, entries []int32) error {
 	}
 	size := int(uint32(n))
 	if len(entries) < size {
-		return errs.As(errs.Corrupt, fmt.Errorf("%d entries, the module starts with %d", len(entries), size))
+		return errs.As(errs.ErrCorrupt, fmt.Errorf("%d entries, the module starts with %d", len(entries), size))
 	}
 	if more := len(entries) - size; more > 0 {
 		was, _, err := g.call(&t.grow, uint64(more), uint64(^uint32(0)))

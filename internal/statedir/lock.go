@@ -25,7 +25,7 @@ type Lock struct {
 }
 
 // Acquire takes the lock of a state directory, before anything in it is read. The error wraps
-// errs.Locked if somebody else has it.
+// errs.ErrLocked if somebody else has it.
 func Acquire(dir string, boot BootID) (*Lock, error) {
 	f, err := lockFile(dir)
 	if err != nil {
@@ -79,7 +79,7 @@ func lockFile(dir string) (*os.File, error) {
 			return f, nil
 		}
 		if err := unlock(f); err != nil || attempt == 100 {
-			return nil, errs.Statef(errs.Locked, dir, "its lock file is being replaced: %w", err)
+			return nil, errs.Statef(errs.ErrLocked, dir, "its lock file is being replaced: %w", err)
 		}
 	}
 }
@@ -184,7 +184,7 @@ func lockError(dir string, f *os.File, err error) error {
 	} else if pid != 0 {
 		owner = fmt.Sprintf("process %d", pid)
 	}
-	return errs.Statef(errs.Locked, dir, "in use by %s", owner)
+	return errs.Statef(errs.ErrLocked, dir, "in use by %s", owner)
 }
 
 // held are the lock files of which this process has the lock. The process id in the file would not

@@ -1,7 +1,6 @@
 package statedir
 
 import (
-	"errors"
 	"io/fs"
 	"os"
 
@@ -24,8 +23,6 @@ func lockByte(f *os.File, how uint32) error {
 
 // unlock gives the lock up with its file.
 func unlock(f *os.File) error { return f.Close() }
-
-func isNotEmpty(err error) bool { return errors.Is(err, windows.ERROR_DIR_NOT_EMPTY) }
 
 // onDisk is what a file takes on the disk, in bytes, as far as is known here.
 func onDisk(info fs.FileInfo) int64 { return info.Size() }
