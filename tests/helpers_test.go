@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"weak"
 
 	"github.com/tetratelabs/wazero"
 
@@ -73,7 +74,8 @@ func withBootID(id [16]byte) mmrun.Option {
 	}
 }
 
-// stores has the store behind each instance that openSeen has opened.
+// stores has the store behind each instance that openSeen has opened, without keeping either: some
+// tests open many thousands.
 var stores sync.Map
 
 // openSeen is mmrun.Open for tests that look behind the instance.
@@ -84,17 +86,17 @@ func openSeen(rt wazero.Runtime, dir string, wasm []byte, opts ...mmrun.Option) 
 		return nil
 	})...)
 	if err == nil {
-		stores.Store(in, store)
+		stores.Store(weak.Make(in), weak.Make(store))
 	}
 	return in, err
 }
 
 func storeOf(in *mmrun.Instance) *engine.Store {
-	s, ok := stores.Load(in)
+	s, ok := stores.Load(weak.Make(in))
 	if !ok {
 		panic("the instance was not opened by openSeen")
 	}
-	return s.(*engine.Store)
+	return s.(weak.Pointer[engine.Store]).Value()
 }
 
 func checkVerify(fs vfs.FS, boot [16]byte, dir string) (*fsck.VerifyReport, error) {
