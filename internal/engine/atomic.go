@@ -194,15 +194,7 @@ func (k *atomicKeeper) abort() error {
 	if g.Pages() == k.state.MemoryPages && !g.Closed() && g.Restorable(k.state) {
 		return g.RestoreGlobals(k.state)
 	}
-	// What has grown cannot shrink, what was closed cannot be opened again, and what was
-	// dropped cannot be brought back: a new guest over the same memory has none of that behind it.
-	if err := g.Close(); err != nil {
-		return err
-	}
-	if err := g.Instantiate(); err != nil {
-		return err
-	}
-	return g.Restore(k.state)
+	return g.Renew(k.state)
 }
 
 // startCheckpoint seals the active segment and starts to bring the files forward. It waits for an

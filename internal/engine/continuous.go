@@ -107,11 +107,7 @@ func (k *continuousKeeper) abort() error {
 	if err := k.commit(Meta{}); err != nil || !k.guest.Closed() {
 		return err
 	}
-	// The guest has ended itself. A new one goes on with the same state.
-	if err := k.guest.Instantiate(); err != nil {
-		return err
-	}
-	return k.guest.Restore(k.state)
+	return k.guest.Renew(k.state) // it has ended itself
 }
 
 func (k *continuousKeeper) syncByTimer() {

@@ -138,9 +138,7 @@ func (s *Store) unwind() {
 	err := s.Abort()
 	if err == nil {
 		// The stack of the wazero instance has been left in the middle of a call.
-		if err = s.guest.Close(); err == nil {
-			err = s.revive()
-		}
+		err = s.guest.Renew(s.state)
 	}
 	done = err == nil
 }
@@ -164,11 +162,7 @@ func (s *Store) Begin() error {
 
 // revive makes a new wazero instance where host code has closed the one before between two events.
 func (s *Store) revive() error {
-	err := s.guest.Instantiate()
-	if err == nil {
-		err = s.guest.Restore(s.state)
-	}
-	if err != nil {
+	if err := s.guest.Renew(s.state); err != nil {
 		return fmt.Errorf("state %s: the guest's module was closed from outside, by its runtime's "+
 			"Close or a host function, and cannot be made anew (close the instance, then open the "+
 			"state in another runtime): %w", s.dir, err)

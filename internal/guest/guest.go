@@ -9,6 +9,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 
+	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/rewriter"
 )
@@ -156,6 +157,20 @@ func (g *Guest) resolve() {
 		g.tablesChanged = global(info.TablesChanged)
 	}
 	g.numbers = g.numeric && g.tablesChanged == nil && len(g.dropped) == 0
+}
+
+// Renew ends the wazero instance, if it has not ended itself, and goes on in a fresh one that has the
+// small state s. What has grown cannot shrink in wazero, what was closed cannot be opened again, and
+// what was dropped cannot be brought back: a new instance over the same memory has none of that
+// behind it.
+func (g *Guest) Renew(s *globalsfile.State) error {
+	if err := g.Close(); err != nil {
+		return err
+	}
+	if err := g.Instantiate(); err != nil {
+		return err
+	}
+	return g.Restore(s)
 }
 
 // NumbersAlone tells that numeric globals are all of the small state that can ever change.
