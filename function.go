@@ -42,9 +42,6 @@ func (f *Function) CallWithStack(ctx context.Context, stack []uint64) error {
 		return fmt.Errorf("function %s: a stack of %d values, %d are needed",
 			f.name, len(stack), len(f.stack))
 	}
-	if f.in.hostCalls && ctx.Value(f.in) == nil {
-		ctx = f.in.eventContext(ctx)
-	}
 	if err := f.run(ctx, stack); err != nil {
 		return e.note(err)
 	}
@@ -65,7 +62,7 @@ func (f *Function) run(ctx context.Context, stack []uint64) error {
 	if g.Closed() {
 		return &EventError{Function: f.name, Err: errClosedInside}
 	}
-	if err := f.fn.CallWithStack(ctx, stack); err != nil {
+	if err := f.fn.CallWithStack(f.in.eventContext(ctx), stack); err != nil {
 		return &EventError{Function: f.name, Err: err}
 	}
 	return nil

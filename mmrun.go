@@ -102,7 +102,7 @@ func (in *Instance) callFunction(ctx context.Context, name string, params []uint
 	if err := in.begin(false); err != nil {
 		return nil, err
 	}
-	err = f.call(in.eventContext(ctx), params)
+	err = f.call(ctx, params)
 	return f, in.end(ctx, err, done)
 }
 

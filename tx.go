@@ -27,7 +27,7 @@ func (tx *Tx) Call(ctx context.Context, name string, params ...uint64) ([]uint64
 	if err != nil {
 		return nil, err
 	}
-	if err := f.call(tx.Context(ctx), params); err != nil {
+	if err := f.call(ctx, params); err != nil {
 		return nil, tx.in.event.note(err)
 	}
 	return f.copyResults(), nil
@@ -239,9 +239,13 @@ func (c *eventContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// eventContext is ctx with the event in progress, if there is anybody to look for it.
+// eventContext is ctx with the event in progress, if there is anybody to look for it and it does not
+// carry that event already.
 func (in *Instance) eventContext(ctx context.Context) context.Context {
 	if !in.hostCalls {
+		return ctx
+	}
+	if tx := TxFrom(ctx); tx != nil && tx.in == in && tx.live() {
 		return ctx
 	}
 	return &eventContext{ctx, &Tx{in: in, id: in.event.id.Load()}}

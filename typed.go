@@ -84,9 +84,6 @@ func (f TypedFunc[R, A, B, C]) In(ctx context.Context, tx *Tx, a A, b B, c C) (R
 		return wordTo[R](0), err
 	}
 	words := f.words(a, b, c)
-	if tx.in.hostCalls {
-		ctx = tx.Context(ctx)
-	}
 	if err := fn.call(ctx, words[:f.params]); err != nil {
 		return wordTo[R](0), tx.in.event.note(err)
 	}
