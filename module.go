@@ -54,7 +54,7 @@ func Compile(ctx context.Context, rt wazero.Runtime, wasm []byte,
 func (m *Module) Open(ctx context.Context, dir string, opts ...Option) (*Instance, error) {
 	return open(ctx, dir, engine.Source{
 		Hash: &m.code.Hash,
-		Code: func([]byte) (*guest.Code, error) {
+		Code: func([]byte, [32]byte) (*guest.Code, error) {
 			if !m.code.Retain() {
 				return nil, errors.New("the module has been closed")
 			}
@@ -88,13 +88,15 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte,
 	if rt == nil {
 		return nil, errors.New("the runtime is nil")
 	}
-	src := engine.Source{Code: func(kept []byte) (*guest.Code, error) {
-		return guest.Compile(ctx, rt, kept, sha256.Sum256(kept))
+	src := engine.Source{Code: func(kept []byte, hash [32]byte) (*guest.Code, error) {
+		if wasm != nil {
+			kept = wasm
+		}
+		return guest.Compile(ctx, rt, kept, hash)
 	}}
 	if wasm != nil {
 		hash := sha256.Sum256(wasm)
 		src.Hash = &hash
-		src.Code = func([]byte) (*guest.Code, error) { return guest.Compile(ctx, rt, wasm, hash) }
 	}
 	return open(ctx, dir, src, opts)
 }

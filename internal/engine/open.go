@@ -19,8 +19,9 @@ import (
 type Source struct {
 	// Hash of the module given; nil if there is none.
 	Hash *[32]byte
-	// Code returns the code of the module given, or of the one kept. The store takes over one use.
-	Code func(kept []byte) (*guest.Code, error)
+	// Code returns the code of the module given, or of the one kept, whose SHA-256 has been checked
+	// to be hash. The store takes over one use.
+	Code func(kept []byte, hash [32]byte) (*guest.Code, error)
 }
 
 // Open resumes the state in dir, or creates it. The caller has checked the options.
@@ -53,7 +54,7 @@ func Open(ctx context.Context, dir string, src Source, opts *Options) (_ *Store,
 			}
 		}
 	} else {
-		if err := s.setCode(ctx, src, nil); err != nil {
+		if err := s.setCode(ctx, src, nil, *src.Hash); err != nil {
 			return nil, err
 		}
 		fill := func(fsys vfs.FS) error { return create(ctx, opts, fsys, dir, s.guest) }
@@ -72,8 +73,8 @@ func Open(ctx context.Context, dir string, src Source, opts *Options) (_ *Store,
 	return s, nil
 }
 
-func (s *Store) setCode(ctx context.Context, src Source, kept []byte) error {
-	code, err := src.Code(kept)
+func (s *Store) setCode(ctx context.Context, src Source, kept []byte, hash [32]byte) error {
+	code, err := src.Code(kept, hash)
 	switch {
 	case err != nil && kept == nil: // it is about the module given
 		return err
@@ -97,7 +98,7 @@ func (s *Store) resume(ctx context.Context, src Source) error {
 		return err
 	}
 	if s.guest == nil {
-		if err := s.setCode(ctx, src, kept); err != nil {
+		if err := s.setCode(ctx, src, kept, header.Module); err != nil {
 			return err
 		}
 	}
