@@ -7,7 +7,6 @@ import (
 
 	"github.com/mmrun/mmrun/internal/engine"
 	"github.com/mmrun/mmrun/internal/statedir"
-
 	"github.com/mmrun/mmrun/rewriter"
 	"github.com/mmrun/mmrun/vfs"
 )

@@ -9,11 +9,10 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/engine"
 	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/statedir"
-
-	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/vfs"
 )
 

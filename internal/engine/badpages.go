@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"maps"
 	"slices"
 
 	"github.com/mmrun/mmrun/internal/errs"
@@ -70,7 +69,7 @@ func BadPages(v *View, memory, sums vfs.File, size uint64, named PageSet) ([]uin
 			return nil
 		})
 	}
-	for page, s := range maps.All(suspects) {
+	for page, s := range suspects {
 		if !s.Innocent() {
 			bad = append(bad, page)
 		}

@@ -112,8 +112,15 @@ func fitMemoryFile(dir string, memory vfs.File, s *globalsfile.State) error {
 	return nil
 }
 
-// TornPages is the size of a torn memory in wasm pages: as committed, or as an event that did not
-// end has grown the file.
-func TornPages(committed uint32, fileSize int64, maxPages uint32) uint32 {
-	return uint32(min(max(int64(committed), fileSize/mmapmem.WasmPageSize), int64(maxPages)))
+// takeTornMemory takes a torn memory as it is: as large as committed, or as an event that did not end
+// has grown the file. The file gets that length: a power cut may have kept the globals of a growth
+// and lost the file's new length.
+func takeTornMemory(memory vfs.File, s *globalsfile.State, maxPages uint32) error {
+	size, err := memory.Size()
+	if err != nil {
+		return err
+	}
+	pages := max(int64(s.MemoryPages), size/mmapmem.WasmPageSize)
+	s.MemoryPages = uint32(min(pages, int64(maxPages)))
+	return memory.Truncate(int64(s.MemoryPages) * mmapmem.WasmPageSize)
 }

@@ -150,12 +150,7 @@ func acceptMemory(fsys vfs.FS, v *View, s *globalsfile.State, syncFailed bool) e
 		return err
 	}
 	defer memory.Close()
-	size, err := memory.Size()
-	if err != nil {
-		return err
-	}
-	s.MemoryPages = TornPages(s.MemoryPages, size, v.MaxPages())
-	if err := memory.Truncate(int64(s.MemoryPages) * mmapmem.WasmPageSize); err != nil {
+	if err := takeTornMemory(memory, s, v.MaxPages()); err != nil {
 		return err
 	}
 	if syncFailed {

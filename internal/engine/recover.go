@@ -154,17 +154,9 @@ func (s *Store) settleContinuous(sidecar *globalsfile.File, memory vfs.File, tor
 		}
 	}
 	if torn && memory != nil {
-		// The event may have grown the memory; as it is means with that.
-		size, err := memory.Size()
+		err := takeTornMemory(memory, s.state, guest.MaxPages(&s.guest.Code().Info))
 		if err != nil {
 			return fileError(s.dir, err)
-		}
-		s.state.MemoryPages = TornPages(s.state.MemoryPages, size, guest.MaxPages(&s.guest.Code().Info))
-		// A power cut may have kept the globals of a growth and lost the file's new length.
-		if want := int64(s.state.MemoryPages) * mmapmem.WasmPageSize; size < want {
-			if err := memory.Truncate(want); err != nil {
-				return fileError(s.dir, err)
-			}
 		}
 	}
 	return fitMemoryFile(s.dir, memory, s.state)

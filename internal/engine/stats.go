@@ -5,26 +5,20 @@ import (
 	"sync/atomic"
 )
 
-// Stats is what an instance has done since it was opened and what it holds now.
+// Stats has the fields of the root's type of that name, which says what they are.
 type Stats struct {
-	Mode        string `json:"mode"`
-	Seq         uint64 `json:"seq"`         // of the last commit
-	MemoryBytes uint64 `json:"memoryBytes"` // size of the linear memory
-	Tracker     string `json:"tracker"`     // how changed pages are found; see package mmapmem
-	HotPages    int    `json:"hotPages"`    // 4 KiB pages that each commit compares
+	Mode         string
+	Seq          uint64
+	MemoryBytes  uint64
+	Tracker      string
+	HotPages     int
+	PrivatePages int
 
-	// PrivatePages is how many 4 KiB pages are held in memory twice: the guest's and a shadow.
-	PrivatePages int `json:"privatePages"`
+	Commits, Aborts, Views, Checkpoints uint64
 
-	Commits     uint64 `json:"commits"`     // since Open, as all below
-	Aborts      uint64 `json:"aborts"`      // events that trapped or failed
-	Views       uint64 `json:"views"`       // queries
-	Checkpoints uint64 `json:"checkpoints"` // finished ones
-
-	WALBytes uint64 `json:"walBytes"` // written to the log
-	// WALUsed is how many bytes of the active segment a recovery would have to replay.
-	WALUsed   int64  `json:"walUsed"`
-	Recovered uint64 `json:"recovered"` // commits that Open replayed from the log
+	WALBytes  uint64
+	WALUsed   int64
+	Recovered uint64
 }
 
 // statsKeeper holds what the last quiescent point that was asked has told.
