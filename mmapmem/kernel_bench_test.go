@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mmrun/mmrun/internal/testkit/scratch"
 	"github.com/mmrun/mmrun/vfs"
 )
 
@@ -38,7 +39,7 @@ func commit(b *testing.B, m *Memory, seq uint64) {
 }
 
 func fileOf(b *testing.B, mib int) vfs.File {
-	f := newFile(b, b.TempDir(), "memory")
+	f := scratch.File(b, b.TempDir(), "memory")
 	block := bytes.Repeat([]byte{1}, 1<<16)
 	for i := range mib * 16 {
 		if _, err := f.WriteAt(block, int64(i)<<16); err != nil {

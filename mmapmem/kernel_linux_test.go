@@ -8,13 +8,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mmrun/mmrun/internal/testkit/scratch"
 	"github.com/mmrun/mmrun/vfs"
 )
 
 // openPrivate opens a Private memory of at most maxWasmPages on a new file.
 func openPrivate(t *testing.T, maxWasmPages uint32) (vfs.File, *Memory) {
 	t.Helper()
-	f := newFile(t, t.TempDir(), "memory")
+	f := scratch.File(t, t.TempDir(), "memory")
 	m, err := Open(f, Private, maxWasmPages)
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mmrun/mmrun/internal/testkit/scratch"
 )
 
 // child runs a test of this package alone in a process of its own, since what it does to the
@@ -52,7 +54,7 @@ func TestMappingLimitIsAnError(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f := newFile(t, t.TempDir(), "memory")
+	f := scratch.File(t, t.TempDir(), "memory")
 	for range 3 {
 		_, err = Open(f, Private, 1)
 		if !errors.Is(err, syscall.ENOMEM) || !strings.Contains(err.Error(), "vm.max_map_count") {
@@ -134,7 +136,7 @@ func TestAddressSpaceLimitIsAnError(t *testing.T) {
 	var err error
 	for range 4 {
 		var m *Memory
-		if m, err = Open(newFile(t, t.TempDir(), "memory"), Private, MaxWasmPages); err != nil {
+		if m, err = Open(scratch.File(t, t.TempDir(), "memory"), Private, MaxWasmPages); err != nil {
 			break
 		}
 		defer m.Close()

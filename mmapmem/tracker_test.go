@@ -20,6 +20,7 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/mmrun/mmrun/internal/testkit/guests"
+	"github.com/mmrun/mmrun/internal/testkit/scratch"
 	"github.com/mmrun/mmrun/vfs"
 )
 
@@ -54,7 +55,7 @@ const mostWasmPages = 48
 func watch(t *testing.T, guest string, seed uint64, trackers ...NewTracker) *watched {
 	w := &watched{t: t, ctx: context.Background(), rand: rand.New(rand.NewPCG(seed, 0))}
 	dir := t.TempDir()
-	w.file = newFile(t, dir, "memory")
+	w.file = scratch.File(t, dir, "memory")
 	var err error
 	if w.m, err = Open(w.file, Private, 1024, trackers...); err != nil {
 		t.Fatal(err)
@@ -405,7 +406,7 @@ func (w *watched) run(commits int) {
 // trackersHere are the trackers that this machine has.
 func trackersHere(t *testing.T) map[string]NewTracker {
 	here := map[string]NewTracker{"compare": Compare}
-	m, err := Open(newFile(t, t.TempDir(), "memory"), Private, 1, Kernel)
+	m, err := Open(scratch.File(t, t.TempDir(), "memory"), Private, 1, Kernel)
 	if err != nil {
 		t.Log(err)
 		return here

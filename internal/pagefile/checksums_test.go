@@ -13,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/mmrun/mmrun/internal/testkit/scratch"
 	"github.com/mmrun/mmrun/vfs"
 )
 
@@ -27,7 +28,7 @@ func TestVerifyNamesTheDamagedPages(t *testing.T) {
 			at := rapid.IntRange(0, len(memory)-1).Draw(t, "at")
 			memory[at] = rapid.Byte().Draw(t, "byte")
 		}
-		file := newFile(t, dir, "memory.sums")
+		file := scratch.File(t, dir, "memory.sums")
 		sums := checksumsOf(t, file)
 		if err := sums.Build(bytes.NewReader(memory), uint64(len(memory))); err != nil {
 			t.Fatal(err)
@@ -89,7 +90,7 @@ func TestFormatOfChecksums(t *testing.T) {
 	for i := range PageSize {
 		memory[PageSize+i] = byte(i)
 	}
-	file := newFile(t, t.TempDir(), "memory.sums")
+	file := scratch.File(t, t.TempDir(), "memory.sums")
 	if err := checksumsOf(t, file).Build(bytes.NewReader(memory), uint64(len(memory))); err != nil {
 		t.Fatal(err)
 	}
@@ -133,12 +134,12 @@ func TestHeaderOfChecksumsIsChecked(t *testing.T) {
 		{"other pages", resealed(changed(13, 0x20)), ErrChecksum, "pages of 8192 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := newFile(t, t.TempDir(), "memory.sums")
+			f := scratch.File(t, t.TempDir(), "memory.sums")
 			if _, err := f.WriteAt(c.bytes, 0); err != nil {
 				t.Fatal(err)
 			}
 			sums := NewChecksums(func() (vfs.File, error) { return f, nil })
-			memory := newFile(t, t.TempDir(), "memory")
+			memory := scratch.File(t, t.TempDir(), "memory")
 			p := NewPatcher(memory, sums)
 			patched := p.Patch(0, []byte{1})
 			if patched == nil {
@@ -169,7 +170,7 @@ func TestEachChangeOfAChecksumIsTold(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		const pages = 2500 // three blocks
-		memory, file := newFile(t, dir, "memory"), newFile(t, dir, "memory.sums")
+		memory, file := scratch.File(t, dir, "memory"), scratch.File(t, dir, "memory.sums")
 		if err := memory.Truncate(pages * PageSize); err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +226,7 @@ func TestEachChangeOfAChecksumIsTold(t *testing.T) {
 // A file that claims a terabyte takes no more memory and time than one that is as long as it
 // should be.
 func TestSparseChecksumsAreReadInPieces(t *testing.T) {
-	f := newFile(t, t.TempDir(), "memory.sums")
+	f := scratch.File(t, t.TempDir(), "memory.sums")
 	sums := checksumsOf(t, f)
 	if err := f.Truncate(1 << 40); err != nil {
 		t.Skip(err)
@@ -240,7 +241,7 @@ func TestSparseChecksumsAreReadInPieces(t *testing.T) {
 	if err := sums.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	if err := Verify(newFile(t, t.TempDir(), "memory"), f, 10*PageSize, func(page uint32) {
+	if err := Verify(scratch.File(t, t.TempDir(), "memory"), f, 10*PageSize, func(page uint32) {
 		if page != 5 {
 			t.Errorf("page %d", page)
 		}
@@ -264,7 +265,7 @@ func TestSparseChecksumsAreReadInPieces(t *testing.T) {
 // A checksum that is there already is written and synced all the same: a killed process may have
 // left it in the page cache only.
 func TestKnownChecksumsAreSyncedAgain(t *testing.T) {
-	f := newFile(t, t.TempDir(), "memory.sums")
+	f := scratch.File(t, t.TempDir(), "memory.sums")
 	sums := checksumsOf(t, f)
 	counting := &countingFile{File: f}
 	sums.file = counting
@@ -285,7 +286,7 @@ func TestKnownChecksumsAreSyncedAgain(t *testing.T) {
 // what is in the file.
 func TestFailedWriteOfChecksumsIsTriedAgain(t *testing.T) {
 	dir := t.TempDir()
-	memory, f := newFile(t, dir, "memory"), newFile(t, dir, "memory.sums")
+	memory, f := scratch.File(t, dir, "memory"), scratch.File(t, dir, "memory.sums")
 	sums := checksumsOf(t, f)
 	full := &fullFile{File: f, room: 1}
 	sums.file = full
@@ -327,14 +328,14 @@ func (f *fullFile) WriteAt(p []byte, offset int64) (int, error) {
 
 // The file is open between the first use and Release and at no other time.
 func TestChecksumsAreOpenWhileTheyAreUsed(t *testing.T) {
-	f := newFile(t, t.TempDir(), "memory.sums")
+	f := scratch.File(t, t.TempDir(), "memory.sums")
 	checksumsOf(t, f)
 	open := 0
 	sums := NewChecksums(func() (vfs.File, error) {
 		open++
 		return closing{f, &open}, nil
 	})
-	p := NewPatcher(newFile(t, t.TempDir(), "memory"), sums)
+	p := NewPatcher(scratch.File(t, t.TempDir(), "memory"), sums)
 	if open != 0 {
 		t.Error("open before it is needed")
 	}

@@ -4,27 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
 
+	"github.com/mmrun/mmrun/internal/testkit/scratch"
 	"github.com/mmrun/mmrun/vfs"
 )
-
-// newFile is an empty file that is closed at the end of the test.
-func newFile(t interface {
-	Fatal(...any)
-	Cleanup(func())
-}, dir, name string) vfs.File {
-	f, err := vfs.OS.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
 
 // checksumsOf makes f, which is empty, a file of checksums. It is not closed by a Release.
 func checksumsOf(t interface{ Fatal(...any) }, f vfs.File) *Checksums {
@@ -78,7 +65,7 @@ func TestPatchesMergeByPage(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		const size = 40 * PageSize
-		file, sumsFile := newFile(t, dir, "memory"), newFile(t, dir, "sums")
+		file, sumsFile := scratch.File(t, dir, "memory"), scratch.File(t, dir, "sums")
 		if err := file.Truncate(size); err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +103,7 @@ func TestPatchesMergeByPage(t *testing.T) {
 // A page that is named a thousand times is read and written once, a page that is replaced is not
 // read, and neighbours are written together, up to a bound.
 func TestPatcherReadsAndWritesEachPageOnce(t *testing.T) {
-	file := &countingFile{File: newFile(t, t.TempDir(), "memory")}
+	file := &countingFile{File: scratch.File(t, t.TempDir(), "memory")}
 	p := NewPatcher(file, nil)
 	for i := range 1000 {
 		if err := p.Patch(uint64(5*PageSize+i%PageSize), []byte{byte(i)}); err != nil {
@@ -149,7 +136,7 @@ func TestPatcherReadsAndWritesEachPageOnce(t *testing.T) {
 
 // A Patcher holds a bounded number of pages, and writes what it holds when it would be more.
 func TestPatcherIsBounded(t *testing.T) {
-	file := &countingFile{File: newFile(t, t.TempDir(), "memory")}
+	file := &countingFile{File: scratch.File(t, t.TempDir(), "memory")}
 	p := NewPatcher(file, nil)
 	const pages = 2*patchPages + 100
 	for i := range pages {
