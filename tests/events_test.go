@@ -316,22 +316,24 @@ func TestWaitingEndsWithTheContext(t *testing.T) {
 				}
 			})
 			<-inside
-			short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
-			defer cancel()
-			waiters := map[string]func() error{
-				"Call":       func() error { _, err := e.in.Call(short, "get"); return err },
-				"Update":     func() error { return e.in.Update(short, func(*mmrun.Tx) error { return nil }) },
-				"View":       func() error { return e.in.View(short, func(*mmrun.Tx) error { return nil }) },
-				"Checkpoint": func() error { return e.in.Checkpoint(short) },
-				"Close":      func() error { return e.in.Close(short) },
+			nothing := func(*mmrun.Tx) error { return nil }
+			waiters := map[string]func(ctx context.Context) error{
+				"Call":       func(ctx context.Context) error { _, err := e.in.Call(ctx, "get"); return err },
+				"Update":     func(ctx context.Context) error { return e.in.Update(ctx, nothing) },
+				"View":       func(ctx context.Context) error { return e.in.View(ctx, nothing) },
+				"Checkpoint": e.in.Checkpoint,
+				"Close":      e.in.Close,
 			}
 			if mode == mmrun.Continuous {
-				waiters["Sync"] = func() error { return e.in.Sync(short) }
+				waiters["Sync"] = e.in.Sync
 			}
 			for name, wait := range waiters {
-				if err := wait(); !errors.Is(err, context.DeadlineExceeded) {
+				// One for each: it has to end while the call waits, not before.
+				short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+				if err := wait(short); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("%s: %v", name, err)
 				}
+				cancel()
 			}
 			if got := e.in.Seq(); got != e.seq {
 				t.Errorf("Seq is %d, want %d", got, e.seq)

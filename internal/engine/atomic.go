@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -266,7 +267,7 @@ func (k *atomicKeeper) waitDurable(seq uint64) error {
 	}
 	// What is known to be in the log before the sync begins is on the disk after it.
 	appended := k.seq.Load()
-	if err := k.sync(); err != nil {
+	if err := k.syncLog(); err != nil {
 		return err
 	}
 	k.durable = appended
@@ -292,7 +293,9 @@ func (k *atomicKeeper) syncInBackground() {
 }
 
 // sync needs no gate: the log can be synced while events append to it.
-func (k *atomicKeeper) sync() error {
+func (k *atomicKeeper) sync(context.Context) error { return k.syncLog() }
+
+func (k *atomicKeeper) syncLog() error {
 	defer k.synced.Store(true)
 	switch err := k.log.Sync(); {
 	case errors.Is(err, fs.ErrClosed):

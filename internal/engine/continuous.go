@@ -120,8 +120,10 @@ func (k *continuousKeeper) syncByTimer() {
 }
 
 // sync waits for a quiescent point.
-func (k *continuousKeeper) sync() error {
-	_ = k.gate.enter(context.Background())
+func (k *continuousKeeper) sync(ctx context.Context) error {
+	if err := k.gate.enter(ctx); err != nil {
+		return fmt.Errorf("state %s: not synced: %w", k.dir, err)
+	}
 	defer k.gate.leave()
 	if k.released {
 		return k.closedError()

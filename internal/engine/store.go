@@ -72,8 +72,8 @@ type keeper interface {
 	// rollsBack tells which.
 	rollsBack() bool
 	// sync makes all commits so far survive power loss, waitDurable those up to seq. They are
-	// called without the gate.
-	sync() error
+	// called without the gate; a sync that has to wait for it gives up when ctx ends.
+	sync(ctx context.Context) error
 	waitDurable(seq uint64) error
 	// seal starts a checkpoint, or tells that another one is in progress and that it has to be
 	// called again. The function returned waits for the end of either, without the gate.
@@ -251,7 +251,7 @@ func (s *Store) Sync(ctx context.Context) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	return s.keep.sync()
+	return s.keep.sync(ctx)
 }
 
 // Durable waits until the commits up to seq survive power loss, if the policy is that of syncing
