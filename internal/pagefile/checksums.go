@@ -31,9 +31,14 @@ type Checksums struct {
 }
 
 type block struct {
-	data  [blockSize]byte
+	data  []byte // blockSize of them
 	dirty bool
 }
+
+// readBlocks is how many blocks are read at once: the checksums of 64 MiB of memory, for the price
+// of three single reads (BenchmarkCheckpointSums in mmrun). They are written one by one: a large
+// write makes large folios, and each later sync of one of their pages writes all of it.
+const readBlocks = 16
 
 // NewChecksums uses the file that open opens, for reading and writing. Nothing is opened yet.
 func NewChecksums(open func() (vfs.File, error)) *Checksums { return &Checksums{open: open} }
@@ -65,16 +70,15 @@ func (c *Checksums) Sync() error {
 	return nil
 }
 
-// write writes the blocks that have changed. After an error the file holds some of the changes, and
-// nothing else is known of it: it is as after an interrupted checkpoint.
+// write writes the blocks that have changed. After an error the file holds some of the changes, as
+// after an interrupted checkpoint; the rest is written the next time.
 func (c *Checksums) write() (err error) {
 	for n, b := range c.blocks {
 		if b == nil || !b.dirty {
 			continue
 		}
 		c.unsynced = true
-		if _, err = c.file.WriteAt(b.data[:], int64(n)*blockSize); err != nil {
-			c.blocks = nil
+		if _, err = c.file.WriteAt(b.data, int64(n)*blockSize); err != nil {
 			return err
 		}
 		b.dirty = false
@@ -98,20 +102,25 @@ func (c *Checksums) block(offset int64) (*block, error) {
 	if err := c.use(); err != nil {
 		return nil, err
 	}
-	b := new(block)
-	if err := readZeroPadded(c.file, b.data[:], int64(n)*blockSize); err != nil {
+	first := n / readBlocks * readBlocks
+	data := make([]byte, readBlocks*blockSize)
+	if err := readZeroPadded(c.file, data, int64(first)*blockSize); err != nil {
 		return nil, err
 	}
-	if n == 0 {
-		if err := checkHeader(b.data[:]); err != nil {
+	if first == 0 {
+		if err := checkHeader(data[:headerSize]); err != nil {
 			return nil, fmt.Errorf("%s: %w", c.file.Name(), err)
 		}
 	}
-	if n >= len(c.blocks) {
-		c.blocks = append(c.blocks, make([]*block, n+1-len(c.blocks))...)
+	if more := first + readBlocks - len(c.blocks); more > 0 {
+		c.blocks = append(c.blocks, make([]*block, more)...)
 	}
-	c.blocks[n] = b
-	return b, nil
+	for i := range readBlocks {
+		if c.blocks[first+i] == nil {
+			c.blocks[first+i] = &block{data: data[i*blockSize:][:blockSize]}
+		}
+	}
+	return c.blocks[n], nil
 }
 
 // at is the checksum noted for a page.
@@ -211,10 +220,10 @@ func (c *Checksums) Build(memory io.ReaderAt, size uint64) error {
 	// not damaged has its old checksum, its new one, which is the same, or no file to look at.
 	c.blocks = make([]*block, (place(pages)+blockSize-1)/blockSize)
 	for n := range c.blocks {
-		c.blocks[n] = &block{dirty: true}
+		c.blocks[n] = &block{data: make([]byte, blockSize), dirty: true}
 	}
 	header := encodeHeader()
-	copy(c.blocks[0].data[:], header[:])
+	copy(c.blocks[0].data, header[:])
 	const batch = 256 * PageSize
 	run := make([]byte, min(batch, size))
 	for at := uint64(0); at < size; at += batch {
