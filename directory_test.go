@@ -368,6 +368,16 @@ func TestCopyOfAnOpenContinuousStateIsRefused(t *testing.T) {
 
 	closeInstance(t, in)
 	to = filepath.Join(t.TempDir(), "copy")
+	at := slices.Index(names, "lock")
+	first := append([]string{"lock"}, slices.Delete(slices.Clone(names), at, at+1)...)
+	again := sync.OnceFunc(func() { in = open(t, rt, dir, nil) })
+	copyWhile(t, to, dir, first, func() {
+		again()
+		event()
+	})
+	refuse("opened after its lock file was copied", to)
+	closeInstance(t, in)
+	to = filepath.Join(t.TempDir(), "copy")
 	copyWhile(t, to, dir, names, func() {})
 	if v, err := mmrun.Verify(to); err != nil || !v.Sound {
 		t.Errorf("a copy of the closed state: %+v, %v", v, err)

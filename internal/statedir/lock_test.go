@@ -7,7 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/mmrun/mmrun/internal/errs"
@@ -221,27 +224,38 @@ func TestHoldLock(t *testing.T) {
 	lock.Close()
 }
 
-// A lock on a file that has lost its name is worth nothing: a creation that fails removes its own.
+// A lock on a file that has lost its name is worth nothing: a creation that fails removes its own,
+// and another process may have opened it before.
 func TestLockIsOnTheFileWithTheName(t *testing.T) {
 	dir := scratch.Dir(t)
-	f, err := os.Create(filepath.Join(dir, LockName))
-	if err != nil {
-		t.Fatal(err)
+	var holders, rounds atomic.Int32
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for rounds.Load() < 4000 {
+				f, err := lockFile(dir)
+				if errors.Is(err, errs.Locked) {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if holders.Add(1) > 1 {
+					t.Error("two hold the lock")
+				}
+				runtime.Gosched()
+				holders.Add(-1)
+				if n := rounds.Add(1); n%2 == 0 {
+					if err := os.Remove(f.Name()); err != nil {
+						t.Error(err)
+					}
+				}
+				if err := unlock(f); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
-	defer f.Close()
-	if !isFile(f, f.Name()) {
-		t.Error("it is not the file with its name")
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		t.Fatal(err)
-	}
-	if isFile(f, f.Name()) {
-		t.Error("it is a file that is gone")
-	}
-	if err := os.WriteFile(f.Name(), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if isFile(f, f.Name()) {
-		t.Error("it is another file of the same name")
-	}
+	all.Wait()
 }
