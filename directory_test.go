@@ -53,7 +53,10 @@ var intruders = map[string]func(path, outside string) error{
 		defer l.Close()
 		return errors.Join(os.Link(short, path), os.Remove(short))
 	},
-	"a device": func(path, _ string) error { return unix.Mknod(path, unix.S_IFCHR|0o600, 1<<8|5) }, // zero
+	"a device": func(path, _ string) error {
+		const null = 1<<8 | 3
+		return unix.Mknod(path, unix.S_IFCHR|0o600, null)
+	},
 }
 
 // Whatever is in the place of a file of a state: no link is followed, nothing is waited for, and

@@ -34,6 +34,8 @@ func syncSite(op *faultfs.Op) string {
 				return f + ", sealed segment"
 			}
 			return frames[i+1] + ", active segment"
+		case "statedir.(*batch).flush": // for whoever has put it off
+			return f + ", " + filepath.Base(op.Path)
 		}
 		return f
 	}
@@ -70,8 +72,6 @@ var notNeeded = map[string]string{
 	"wal.Create": "the globals file, which is made later, syncs the same directory; " +
 		"by itself Create needs it: `TestCreateIsDurable` (wal)",
 	"mmrun.(*Instance).syncCopied": "matters when a state was copied: `TestCopyOfAStateIsOnTheDiskBeforeACommit`",
-	"statedir.Create, 1st": "the globals file, which is made last, has synced the same directory; " +
-		"by itself Create needs it: `TestDirectoryIsBuiltWhole` (statedir)",
 }
 
 // TestEachSyncIsNeeded leaves out one sync of the program at a time and cuts the power until a cut does harm. A

@@ -75,7 +75,7 @@ func (t target) existing() error {
 	if t.module != "" {
 		return fmt.Errorf("state %s: does not exist yet (mmrun call and mmrun run create it)", t.state)
 	}
-	return fmt.Errorf("state %s: the directory is empty, not a state", t.state)
+	return fmt.Errorf("state %s: there is no state in the directory", t.state)
 }
 
 // name is what the guest is told that it is called, the same for a module and its state.

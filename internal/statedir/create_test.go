@@ -435,11 +435,12 @@ func allocated() uint64 {
 }
 
 func BenchmarkCreate(b *testing.B) {
-	root := b.TempDir()
+	root, made := b.TempDir(), 0
 	for _, batched := range []bool{true, false} {
 		b.Run(fmt.Sprintf("batched=%v", batched), func(b *testing.B) {
-			for i := range b.N {
-				dir := filepath.Join(root, fmt.Sprint(batched, b.N, i))
+			for range b.N {
+				made++
+				dir := filepath.Join(root, fmt.Sprint(made))
 				fill := fillWith(dir, strings.Repeat("content ", 2048))
 				if !batched {
 					inner := fill

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -43,11 +42,11 @@ func (l *Lock) begin() error {
 	status := readLock(l.f).status
 	l.Last = lastExit(status, identify(l.f, l.boot))
 	var err error
-	if status == "" || strings.HasPrefix(status, statusClosed+" ") {
+	if word, _, _ := parseStatus(status); word == statusClosed || status == "" {
 		err = l.say(statusBegun) // closed, but not any more
 	} else {
 		// What was said of an open state stays until this owner can say as much: it may be killed
-		// while it recovers.
+		// while it recovers. What a later version has said is not for this one to take back.
 		err = writeLock(l.f, status)
 	}
 	if err == nil {
