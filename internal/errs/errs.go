@@ -10,25 +10,25 @@ import (
 // Kinds, for errors.Is. What is returned wraps one of them and says which file or function it is
 // about, what was found and what to do.
 var (
-	// Locked: another process, or another Instance of this one, has the state open.
-	Locked = errors.New("state is in use")
-	// ModuleMismatch: the state was created by another module than the one given.
-	ModuleMismatch = errors.New("state belongs to another module")
-	// Torn: a continuous state was killed inside an event, lost power since its last sync, or was
+	// ErrLocked: another process, or another Instance of this one, has the state open.
+	ErrLocked = errors.New("state is in use")
+	// ErrModuleMismatch: the state was created by another module than the one given.
+	ErrModuleMismatch = errors.New("state belongs to another module")
+	// ErrTorn: a continuous state was killed inside an event, lost power since its last sync, or was
 	// copied while it was open.
-	Torn = errors.New("state is torn")
-	// Corrupt: a file of the state holds what mmrun did not write.
-	Corrupt = errors.New("state is damaged")
-	// Unsupported: the module, the mode or the platform does not allow what was asked.
-	Unsupported = errors.New("unsupported")
-	// Closed: the instance has been closed.
-	Closed = errors.New("instance is closed")
-	// Poisoned: an earlier error, such as a failed sync, left it unknown what is on the disk.
-	Poisoned = errors.New("instance is poisoned")
-	// NotExist: there is no state in the directory and no module to create one from.
-	NotExist = errors.New("no such state")
-	// NoFunction: the module exports no function of that name.
-	NoFunction = errors.New("no such function")
+	ErrTorn = errors.New("state is torn")
+	// ErrCorrupt: a file of the state holds what mmrun did not write.
+	ErrCorrupt = errors.New("state is damaged")
+	// ErrUnsupported: the module, the mode or the platform does not allow what was asked.
+	ErrUnsupported = errors.New("unsupported")
+	// ErrClosed: the instance has been closed.
+	ErrClosed = errors.New("instance is closed")
+	// ErrPoisoned: an earlier error, such as a failed sync, left it unknown what is on the disk.
+	ErrPoisoned = errors.New("instance is poisoned")
+	// ErrNotExist: there is no state in the directory and no module to create one from.
+	ErrNotExist = errors.New("no such state")
+	// ErrNoFunction: the module exports no function of that name.
+	ErrNoFunction = errors.New("no such function")
 )
 
 // kinded ties a message to a kind: Error is the message alone, Is and As find both.

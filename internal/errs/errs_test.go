@@ -7,13 +7,13 @@ import (
 )
 
 func TestKindIsFoundAndNotSaid(t *testing.T) {
-	err := Statef(Locked, "a.state", "in use by process %d: %w", 7, fs.ErrExist)
+	err := Statef(ErrLocked, "a.state", "in use by process %d: %w", 7, fs.ErrExist)
 	want := "state a.state: in use by process 7: file already exists"
 	if got := err.Error(); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	var state *StateError
-	if !errors.Is(err, Locked) || !errors.Is(err, fs.ErrExist) || !errors.As(err, &state) {
+	if !errors.Is(err, ErrLocked) || !errors.Is(err, fs.ErrExist) || !errors.As(err, &state) {
 		t.Errorf("kind, cause or state is missing from %#v", err)
 	}
 	if state.Dir != "a.state" {
@@ -29,7 +29,7 @@ func TestStateIsNamedOnce(t *testing.T) {
 	}{
 		{once, "state a: lock: permission denied"},
 		{State("a", "", once), "state a: lock: permission denied"},
-		{State("a", "", As(Corrupt, once)), "state a: lock: permission denied"},
+		{State("a", "", As(ErrCorrupt, once)), "state a: lock: permission denied"},
 		{State("b", "", once), "state b: state a: lock: permission denied"},
 	} {
 		if got := c.err.Error(); got != c.want {

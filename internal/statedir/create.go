@@ -31,7 +31,7 @@ import (
 // nothing.
 //
 // The file system that fill is given puts off syncs until they are needed. The error wraps
-// errs.Locked if another process creates the state, or has done so meanwhile.
+// errs.ErrLocked if another process creates the state, or has done so meanwhile.
 func Create(
 	fsys vfs.FS, dir string, boot BootID, fill func(fsys vfs.FS) error,
 ) (_ *Lock, err error) {
@@ -107,7 +107,7 @@ func (c *creation) check() error {
 		return err
 	}
 	if found.state || found.damaged {
-		return errs.Statef(errs.Locked, c.dir, "created by another process meanwhile")
+		return errs.Statef(errs.ErrLocked, c.dir, "created by another process meanwhile")
 	}
 	return found.strange(c.dir)
 }

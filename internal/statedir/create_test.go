@@ -278,7 +278,7 @@ func TestCreationTouchesNothingOfOthers(t *testing.T) {
 		}
 		before := tree(t, dir)
 		err := create(vfs.OS, dir, "x")
-		if !errors.Is(err, errs.Corrupt) || !strings.Contains(err.Error(), name) {
+		if !errors.Is(err, errs.ErrCorrupt) || !strings.Contains(err.Error(), name) {
 			t.Errorf("creation beside %s: %v", name, err)
 		}
 		if after := tree(t, dir); after != before {
@@ -310,7 +310,7 @@ func TestStateWithoutGlobalsIsNotCreatedAnew(t *testing.T) {
 	if exists, err := Exists(dir); err != nil || !exists {
 		t.Errorf("exists: %v, %v", exists, err)
 	}
-	if err := create(vfs.OS, dir, "another"); !errors.Is(err, errs.Locked) {
+	if err := create(vfs.OS, dir, "another"); !errors.Is(err, errs.ErrLocked) {
 		t.Errorf("%v", err)
 	}
 	if after := tree(t, dir); after != before {
@@ -348,7 +348,7 @@ func TestConcurrentCreationsGiveOneWholeState(t *testing.T) {
 							if err := lock.Close(); err != nil {
 								t.Error(err)
 							}
-						case !errors.Is(err, errs.Locked) && !errors.Is(err, errFirstRun):
+						case !errors.Is(err, errs.ErrLocked) && !errors.Is(err, errFirstRun):
 							t.Errorf("%s: %v", content, err)
 						}
 					})
@@ -416,7 +416,7 @@ func TestReadModule(t *testing.T) {
 		}
 		before := allocated()
 		_, err := ReadModule(vfs.OS, dir, want)
-		if !errors.Is(err, errs.Corrupt) && !errors.Is(err, vfs.ErrTooLarge) {
+		if !errors.Is(err, errs.ErrCorrupt) && !errors.Is(err, vfs.ErrTooLarge) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
 		if took := allocated() - before; took > 1<<20 {

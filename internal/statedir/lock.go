@@ -24,7 +24,7 @@ type Lock struct {
 }
 
 // Acquire takes the lock of a state directory, before anything in it is read. The error wraps
-// errs.Locked if somebody else has it.
+// errs.ErrLocked if somebody else has it.
 func Acquire(dir string, boot BootID) (*Lock, error) {
 	f, err := lockFile(dir)
 	if err != nil {
@@ -78,7 +78,7 @@ func lockFile(dir string) (*os.File, error) {
 			return f, nil
 		}
 		if err := unlock(f); err != nil || attempt == 100 {
-			return nil, errs.Statef(errs.Locked, dir, "its lock file is being replaced: %w", err)
+			return nil, errs.Statef(errs.ErrLocked, dir, "its lock file is being replaced: %w", err)
 		}
 	}
 }
@@ -174,7 +174,7 @@ func Use(dir string, boot BootID) (u Usage, err error) {
 
 func lockFailed(dir string, err error) error {
 	if errors.Is(err, vfs.ErrNotRegular) {
-		err = errs.As(errs.Corrupt, err)
+		err = errs.As(errs.ErrCorrupt, err)
 	}
 	return errs.State(dir, "lock", err)
 }
@@ -190,7 +190,7 @@ func lockError(dir string, f *os.File, err error) error {
 	} else if pid != 0 {
 		owner = fmt.Sprintf("process %d", pid)
 	}
-	return errs.Statef(errs.Locked, dir, "in use by %s", owner)
+	return errs.Statef(errs.ErrLocked, dir, "in use by %s", owner)
 }
 
 // held are the lock files of which this process has the lock. The process id in the file would not

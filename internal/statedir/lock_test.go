@@ -168,7 +168,7 @@ func TestLockOfThisProcessAndOfAnother(t *testing.T) {
 	wants := func(part string) {
 		t.Helper()
 		_, err := Acquire(dir, BootID{})
-		if !errors.Is(err, errs.Locked) || !strings.Contains(err.Error(), part) {
+		if !errors.Is(err, errs.ErrLocked) || !strings.Contains(err.Error(), part) {
 			t.Errorf("%v, want ErrLocked and %q", err, part)
 		}
 	}
@@ -240,7 +240,7 @@ func TestLockIsOnTheFileWithTheName(t *testing.T) {
 		all.Go(func() {
 			for rounds.Load() < 4000 {
 				f, err := lockFile(dir)
-				if errors.Is(err, errs.Locked) {
+				if errors.Is(err, errs.ErrLocked) {
 					continue
 				}
 				if err != nil {

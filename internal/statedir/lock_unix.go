@@ -33,8 +33,6 @@ func unlock(f *os.File) error {
 	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
 }
 
-func isNotEmpty(err error) bool { return errors.Is(err, unix.ENOTEMPTY) }
-
 // onDisk is what a file takes on the disk, in bytes: a sparse one less than its length.
 func onDisk(info fs.FileInfo) int64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {

@@ -25,7 +25,5 @@ func lockByte(f *os.File, how uint32) error {
 // unlock gives the lock up with its file.
 func unlock(f *os.File) error { return f.Close() }
 
-func isNotEmpty(err error) bool { return errors.Is(err, windows.ERROR_DIR_NOT_EMPTY) }
-
 // onDisk is what a file takes on the disk, in bytes, as far as is known here.
 func onDisk(info fs.FileInfo) int64 { return info.Size() }

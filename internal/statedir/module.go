@@ -16,7 +16,7 @@ import (
 const MaxModule = 1 << 30
 
 // ReadModule reads the module that is kept in a state. If it has not the SHA-256 wanted, the error
-// wraps errs.Corrupt. Memory is not taken on the strength of a file's length: a long one has to
+// wraps errs.ErrCorrupt. Memory is not taken on the strength of a file's length: a long one has to
 // have the right checksum first.
 func ReadModule(fsys vfs.FS, dir string, want [sha256.Size]byte) ([]byte, error) {
 	const long = 64 << 20
@@ -41,7 +41,7 @@ func compare(got, want [sha256.Size]byte) error {
 	if got == want {
 		return nil
 	}
-	return errs.As(errs.Corrupt,
+	return errs.As(errs.ErrCorrupt,
 		fmt.Errorf("%s has SHA-256 %x, the state was created by %x", ModuleName, got, want))
 }
 

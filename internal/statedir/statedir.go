@@ -63,10 +63,10 @@ func MustExist(dir string) error {
 	case found.state || found.damaged:
 		return nil
 	case found.creating:
-		return errs.Statef(errs.NotExist, dir, "%w: its creation was cut off or has not ended "+
-			"(to create it anew, open it with its module)", errs.NotExist)
+		return errs.Statef(errs.ErrNotExist, dir, "%w: its creation was cut off or has not ended "+
+			"(to create it anew, open it with its module)", errs.ErrNotExist)
 	}
-	return cmp.Or(found.strange(dir), errs.State(dir, "", errs.NotExist))
+	return cmp.Or(found.strange(dir), errs.State(dir, "", errs.ErrNotExist))
 }
 
 // finding is what a directory holds.
@@ -83,7 +83,7 @@ func (f finding) strange(dir string) error {
 	if f.other == "" {
 		return nil
 	}
-	return errs.Statef(errs.Corrupt, dir, "the directory holds %s but no %s: not a state directory",
+	return errs.Statef(errs.ErrCorrupt, dir, "the directory holds %s but no %s: not a state directory",
 		f.other, GlobalsName)
 }
 
@@ -102,7 +102,7 @@ func look(dir string) (found finding, err error) {
 	case err != nil:
 		return found, errs.State(dir, "", err)
 	case !info.IsDir():
-		return found, errs.Statef(errs.Corrupt, dir, "it is no directory")
+		return found, errs.Statef(errs.ErrCorrupt, dir, "it is no directory")
 	}
 	found.there = true
 	// In this order: a creation makes the globals file before it removes its mark.
