@@ -1,7 +1,6 @@
 package statedir
 
 import (
-	"errors"
 	"io/fs"
 	"os"
 
