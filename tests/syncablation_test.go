@@ -34,6 +34,11 @@ func syncSite(op *faultfs.Op) string {
 				return f + ", sealed segment"
 			}
 			return frames[i+1] + ", active segment"
+		case "statedir.(*batch).flush": // for whoever has put it off
+			if op.Kind == faultfs.SyncDir {
+				return f + ", names"
+			}
+			return f + ", " + filepath.Base(op.Path)
 		}
 		return f
 	}
@@ -67,11 +72,9 @@ func isOlderSegment(path string) bool {
 // notNeeded says of each sync that can be left out alone, as far as these workloads go, why it is there all the same.
 var notNeeded = map[string]string{
 	"globalsfile.(*File).SetHeader, 2nd": "matters when a copy of the header is damaged after a cut: `TestBothHeaderCopiesAreDurable` (globalsfile)",
-	"wal.Create": "the globals file, which is made later, syncs the same directory; " +
+	"wal.Create": "whoever creates a state or converts one syncs the same directory later; " +
 		"by itself Create needs it: `TestCreateIsDurable` (wal)",
 	"engine.syncCopied": "matters when a state was copied: `TestCopyOfAStateIsOnTheDiskBeforeACommit`",
-	"statedir.Create, 1st": "the globals file, which is made last, has synced the same directory; " +
-		"by itself Create needs it: `TestDirectoryIsBuiltWhole` (statedir)",
 }
 
 // TestEachSyncIsNeeded leaves out one sync of the program at a time and cuts the power until a cut does harm. A

@@ -102,7 +102,7 @@ func (t target) existing() error {
 		return noState{fmt.Errorf("state %s: does not exist yet (mmrun call and mmrun run create it)",
 			t.state)}
 	}
-	return noState{fmt.Errorf("state %s: the directory is empty, not a state", t.state)}
+	return noState{fmt.Errorf("state %s: there is no state in the directory", t.state)}
 }
 
 // noState is the error of a command that wants a state to be there.

@@ -9,9 +9,9 @@ import (
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// batch is a file system for files that nobody needs before all of them are there: it puts off their
-// syncs, and those of their directory, until a file gets another name. All are written by then, and
-// a file system with a journal commits them together (BenchmarkCreate).
+// batch is a file system for files that nobody needs before all of them are there: it puts off
+// their syncs, and those of their directory, until a file gets another name. All are written by
+// then, and a file system with a journal commits them together (BenchmarkCreate).
 type batch struct {
 	vfs.FS
 	dir string

@@ -11,9 +11,9 @@ import (
 )
 
 // Create lets fill put the files of a new state into dir, which is made if it does not exist; one
-// that exists, such as the mount point of a volume, has to be empty. What is there afterwards is the
-// state or, whatever fails and whenever the process or the power ends, none. The state's lock is
-// returned; it was held from before the first file.
+// that exists, such as the mount point of a volume, has to be empty. What is there afterwards is
+// the state or, whatever fails and whenever the process or the power ends, none. The state's lock
+// is returned; it was held from before the first file.
 //
 // A directory is a state when it has a globals file. So fill makes that one last, and by renaming.
 // Until then an empty file marks the directory as one in which a state is being created:
@@ -26,12 +26,15 @@ import (
 //	sync the directory and its parent            a state, marked
 //	remove the mark                              a state, marked or not
 //
-// A mark without a globals file is that of a creation that runs or was cut off. Which of the two, the
-// lock tells: the next Create that gets it starts over. A mark beside a globals file means nothing.
+// A mark without a globals file is that of a creation that runs or was cut off. Which of the two,
+// the lock tells: the next Create that gets it starts over. A mark beside a globals file means
+// nothing.
 //
 // The file system that fill is given puts off syncs until they are needed. The error wraps
 // errs.ErrLocked if another process creates the state, or has done so meanwhile.
-func Create(fsys vfs.FS, dir string, boot BootID, fill func(fsys vfs.FS) error) (_ *Lock, err error) {
+func Create(
+	fsys vfs.FS, dir string, boot BootID, fill func(fsys vfs.FS) error,
+) (_ *Lock, err error) {
 	c := creation{fs: fsys, dir: dir}
 	f, err := c.lockDir()
 	if err != nil {

@@ -76,54 +76,103 @@ var places = map[string]func(t *testing.T, dir string){
 	},
 }
 
+// cuts records what power cuts at any operation could leave of a tree.
+type cuts struct {
+	*faultfs.Recorder
+	images map[uint64]*faultfs.Image
+	last   *faultfs.Image // with nothing kept that is not durable
+}
+
+func newCuts(t *testing.T, root string) *cuts {
+	t.Helper()
+	rec, err := faultfs.NewRecorder(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { rec.Close() })
+	c := &cuts{Recorder: rec, images: make(map[uint64]*faultfs.Image)}
+	rnd := rand.New(rand.NewPCG(1, 0))
+	rec.Before = func(*faultfs.Op) {
+		c.last = rec.CutNothing()
+		for _, im := range rec.Cuts(rnd, 20) {
+			c.images[im.Hash()] = im
+		}
+	}
+	return c
+}
+
+// check holds that each image has the state s with this content, or none that could not be created
+// anew, and counts the former.
+func (c *cuts) check(t *testing.T, content string) (whole int) {
+	t.Helper()
+	for _, im := range c.images {
+		work := scratch.Dir(t)
+		if err := im.Write(work); err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(work, "s")
+		exists, err := Exists(dir)
+		if err != nil {
+			t.Fatalf("%s: %v", im.Plan, err)
+		}
+		if exists {
+			whole++
+			wantWhole(t, dir, content)
+			continue
+		}
+		if err := create(vfs.OS, dir, "anew"); err != nil {
+			t.Fatalf("%s: a second creation: %v", im.Plan, err)
+		}
+		wantWhole(t, dir, "anew")
+	}
+	return whole
+}
+
 // After a power cut at any operation of a creation, with whatever of it the disk has kept, there is
-// the state or none, and the creation can be repeated.
+// the state or none, and the creation can be repeated. When Create returns the state is there to
+// stay.
 func TestPowerCutLeavesAWholeStateOrNone(t *testing.T) {
 	for name, prepare := range places {
 		t.Run(name, func(t *testing.T) {
 			root := scratch.Dir(t)
 			prepare(t, filepath.Join(root, "s"))
-			rec, err := faultfs.NewRecorder(root)
-			if err != nil {
+			c := newCuts(t, root)
+			if err := create(c.FS(), filepath.Join(root, "s"), "first"); err != nil {
 				t.Fatal(err)
 			}
-			defer rec.Close()
-			rnd := rand.New(rand.NewPCG(1, 0))
-			seen := make(map[uint64]*faultfs.Image)
-			rec.Before = func(*faultfs.Op) {
-				for _, im := range rec.Cuts(rnd, 20) {
-					seen[im.Hash()] = im
-				}
-			}
-			dir := filepath.Join(root, "s")
-			if err := create(rec.FS(), dir, "first"); err != nil {
-				t.Fatal(err)
-			}
-			rec.Point()
-			whole := 0
-			for _, im := range seen {
-				work := scratch.Dir(t)
-				if err := im.Write(work); err != nil {
-					t.Fatal(err)
-				}
-				dir := filepath.Join(work, "s")
-				exists, err := Exists(dir)
-				if err != nil {
-					t.Fatalf("%s: %v", im.Plan, err)
-				}
-				if exists {
-					whole++
-					wantWhole(t, dir, "first")
-					continue
-				}
-				if err := create(vfs.OS, dir, "second"); err != nil {
-					t.Fatalf("%s: a second creation: %v", im.Plan, err)
-				}
-				wantWhole(t, dir, "second")
-			}
-			t.Logf("%d images, %d with a state", len(seen), whole)
-			if whole == 0 || whole == len(seen) {
+			c.Point()
+			whole := c.check(t, "first")
+			t.Logf("%d images, %d with a state", len(c.images), whole)
+			if whole == 0 || whole == len(c.images) {
 				t.Error("the images are not of both kinds")
+			}
+			if c.last.Files[filepath.Join("s", GlobalsName)] == nil {
+				t.Error("the state was not on the disk when its creation ended")
+			}
+		})
+	}
+}
+
+// A creation that fails clears up, and a power cut while it does leaves nothing that could be taken
+// for a state.
+func TestPowerCutWhileACreationIsUndone(t *testing.T) {
+	for name, prepare := range places {
+		t.Run(name, func(t *testing.T) {
+			root := scratch.Dir(t)
+			prepare(t, filepath.Join(root, "s"))
+			c := newCuts(t, root)
+			dir := filepath.Join(root, "s")
+			_, err := Create(c.FS(), dir, BootID{}, func(fsys vfs.FS) error {
+				// Its names become durable, as they may at any time.
+				err := WriteFile(fsys, filepath.Join(dir, ModuleName), nil)
+				return errors.Join(err, fsys.(*batch).flush(), errFirstRun)
+			})
+			if !errors.Is(err, errFirstRun) {
+				t.Fatal(err)
+			}
+			c.Point()
+			if whole := c.check(t, ""); whole > 0 {
+				t.Errorf("%d of %d images have a state", whole, len(c.images))
 			}
 		})
 	}
@@ -386,11 +435,12 @@ func allocated() uint64 {
 }
 
 func BenchmarkCreate(b *testing.B) {
-	root := b.TempDir()
+	root, made := b.TempDir(), 0
 	for _, batched := range []bool{true, false} {
 		b.Run(fmt.Sprintf("batched=%v", batched), func(b *testing.B) {
-			for i := range b.N {
-				dir := filepath.Join(root, fmt.Sprint(batched, b.N, i))
+			for range b.N {
+				made++
+				dir := filepath.Join(root, fmt.Sprint(made))
 				fill := fillWith(dir, strings.Repeat("content ", 2048))
 				if !batched {
 					inner := fill

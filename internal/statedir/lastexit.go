@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -22,11 +23,15 @@ import (
 // its number and the time when it was made: a copy of the state has another one, and its files may
 // not be on the disk, whatever the status says. What is not known is "-".
 //
-// What is not needed of the file is line ends, so that one write in place changes all of it. It is
-// never synced, since it is of no use after a power cut but for FILE.
+// What is not needed of the file is line ends, so that one write in place changes all of it.
+// Another status is as good as none, and stays until this owner says something itself. The file is
+// not synced: after a power cut nothing but FILE counts, and of a file that is not a copy FILE is
+// right at any age.
 const lockLength = 96 // bytes
 
 const statusClosed, statusOpen, statusBegun = "closed", "open", "begun"
+
+var statuses = []string{statusClosed, statusOpen, statusBegun}
 
 // LastExit is what the lock file tells of the owner before. The zero value is that of an owner of
 // whom nothing is known.
@@ -43,15 +48,14 @@ type LastExit struct {
 
 // lastExit is what a status says to an owner that would write own.
 func lastExit(status string, own identity) (last LastExit) {
-	words := strings.Fields(status)
-	if len(words) != 3 {
+	word, said, ok := parseStatus(status)
+	if !ok {
 		return last
 	}
-	said := identity{generation: words[1], file: words[2]}
 	sameGeneration := said.generation == own.generation && own.generation != unknown
 	sameFile := said.file == own.file && own.file != unknown
 	otherFile := said.file != own.file && said.file != unknown && own.file != unknown
-	switch words[0] {
+	switch word {
 	case statusClosed:
 		last.CleanClose = sameGeneration && sameFile
 		last.CacheIntact = sameGeneration
@@ -64,6 +68,15 @@ func lastExit(status string, own identity) (last LastExit) {
 		last.CopiedOpen = otherFile
 	}
 	return last
+}
+
+// parseStatus is not ok with a status that this version does not know.
+func parseStatus(status string) (word string, said identity, ok bool) {
+	words := strings.Split(status, " ")
+	if len(words) != 3 || !slices.Contains(statuses, words[0]) {
+		return "", said, false
+	}
+	return words[0], identity{generation: words[1], file: words[2]}, true
 }
 
 // identity is who says something in a lock file.
@@ -132,9 +145,9 @@ func Adopt(dir string, boot BootID) error {
 	if err != nil {
 		return err
 	}
-	words := strings.Fields(readLock(f).status)
-	if len(words) == 3 {
-		err = writeLock(f, strings.Join([]string{words[0], words[1], identify(f, boot).file}, " "))
+	if word, said, ok := parseStatus(readLock(f).status); ok {
+		said.file = identify(f, boot).file
+		err = writeLock(f, word+" "+said.String())
 	}
 	return errors.Join(err, unlock(f))
 }

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -43,17 +42,17 @@ func (l *Lock) begin() error {
 	status := readLock(l.f).status
 	l.Last = lastExit(status, identify(l.f, l.boot))
 	var err error
-	if status == "" || strings.HasPrefix(status, statusClosed+" ") {
+	if word, _, _ := parseStatus(status); word == statusClosed || status == "" {
 		err = l.say(statusBegun) // closed, but not any more
 	} else {
 		// What was said of an open state stays until this owner can say as much: it may be killed
-		// while it recovers.
+		// while it recovers. What a later version has said is not for this one to take back.
 		err = writeLock(l.f, status)
 	}
 	if err == nil {
 		err = held.add(l.f)
 	}
-	return errs.State(l.dir, "lock", vfs.Explain(err))
+	return lockFailed(l.dir, vfs.Explain(err))
 }
 
 // lockFile opens and locks the lock file of a directory, which is made if there is none.
@@ -62,7 +61,7 @@ func lockFile(dir string) (*os.File, error) {
 	for attempt := 1; ; attempt++ {
 		f, err := openLock(path, os.O_RDWR|os.O_CREATE)
 		if err != nil {
-			return nil, errs.State(dir, "lock", err)
+			return nil, lockFailed(dir, err)
 		}
 		err = tryLock(f)
 		if errors.Is(err, errWouldBlock) && attempt <= 10 {
@@ -140,7 +139,7 @@ func KeepOut(dir string, boot BootID) (release func(), last LastExit, err error)
 	case errors.Is(err, fs.ErrNotExist):
 		return func() {}, last, nil
 	case err != nil:
-		return nil, last, errs.State(dir, "lock", err)
+		return nil, last, lockFailed(dir, err)
 	}
 	if err := lockShared(f); err != nil {
 		defer f.Close()
@@ -163,7 +162,7 @@ func Use(dir string, boot BootID) (u Usage, err error) {
 		return u, nil
 	}
 	if err != nil {
-		return u, errs.State(dir, "lock", err)
+		return u, lockFailed(dir, err)
 	}
 	defer func() { err = errors.Join(err, unlock(f)) }()
 	err = lockShared(f)
@@ -173,10 +172,17 @@ func Use(dir string, boot BootID) (u Usage, err error) {
 	return Usage{Last: lastExit(readLock(f).status, identify(f, boot))}, err
 }
 
+func lockFailed(dir string, err error) error {
+	if errors.Is(err, vfs.ErrNotRegular) {
+		err = errs.As(errs.ErrCorrupt, err)
+	}
+	return errs.State(dir, "lock", err)
+}
+
 // lockError says why the lock file f could not be locked.
 func lockError(dir string, f *os.File, err error) error {
 	if !errors.Is(err, errWouldBlock) {
-		return errs.State(dir, "lock", err)
+		return lockFailed(dir, err)
 	}
 	owner := "another process"
 	if pid := readLock(f).pid; held.has(f) {

@@ -40,9 +40,9 @@ const (
 )
 
 // Exists tells whether dir holds a state; a link to a directory is as good as the directory. A
-// directory that holds none is not an error as long as it is empty, or holds no more than a creation
-// that was cut off has left; anything else in the place is refused, so that mmrun never mixes its
-// files with others. The directory's parent is not read.
+// directory that holds none is not an error as long as it is empty, or holds no more than a
+// creation that was cut off has left; anything else in the place is refused, so that mmrun never
+// mixes its files with others. The directory's parent is not read.
 func Exists(dir string) (bool, error) {
 	found, err := look(dir)
 	if err != nil {
@@ -164,8 +164,8 @@ func WriteFile(fsys vfs.FS, path string, data []byte) error {
 }
 
 // Settle makes durable the name of a state directory and those in it, and removes the mark of its
-// creation. Whoever gave the names may have been killed before that: without these syncs a power cut
-// could take the directory, or bring back an older globals file, after commits in it have been
+// creation. Whoever gave the names may have been killed before that: without these syncs a power
+// cut could take the directory, or bring back an older globals file, after commits in it have been
 // acknowledged as durable.
 func Settle(fsys vfs.FS, dir string) error {
 	err := fsys.Remove(filepath.Join(dir, CreatingName))
@@ -178,8 +178,8 @@ func Settle(fsys vfs.FS, dir string) error {
 	return errs.State(dir, "", err)
 }
 
-// syncParent makes the name of a directory durable. To sync a directory takes permission to read it,
-// which an owner of a state need not have for the place where it lies.
+// syncParent makes the name of a directory durable. To sync a directory takes permission to read
+// it, which an owner of a state need not have for the place where it lies.
 func syncParent(fsys vfs.FS, dir string) error {
 	err := fsys.SyncDir(filepath.Dir(dir))
 	if errors.Is(err, fs.ErrPermission) {
