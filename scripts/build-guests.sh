@@ -71,6 +71,7 @@ rust() {
 build_rust() {
 	rust rust_minimal wasm32-unknown-unknown
 	rust rust_kv wasm32-unknown-unknown
+	rust rust_table wasm32-unknown-unknown -C opt-level=3
 	# A reactor: without its start object the linker takes each export for a command, and runs
 	# constructors before it and destructors after it, call by call.
 	wasi=$("$RUSTC" --print sysroot)/lib/rustlib/wasm32-wasi/lib/self-contained
