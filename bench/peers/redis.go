@@ -141,3 +141,6 @@ func ignoreExit(err error) error {
 	}
 	return err
 }
+
+// PID is the server's process.
+func (s *redisStore) PID() int { return s.server.Process.Pid }

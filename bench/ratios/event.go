@@ -272,7 +272,7 @@ func syncRate(r *run) error {
 	}
 	r.note(ops...)
 	for _, mib := range []int{1, 64} {
-		r.atLeast(fmt.Sprintf("rate of SyncAlways events, %d MiB touched / rate of pwrite and fdatasync, on %s", mib, fileSystem(r.dir)),
+		r.atLeast(fmt.Sprintf("rate of SyncAlways events, %d MiB touched / rate of pwrite and fdatasync, on %s", mib, FileSystem(r.dir)),
 			least.median()/events[mib].median(), 0.9, "x")
 	}
 	return nil

@@ -122,7 +122,7 @@ func Measure(pattern string, rounds int, parent string, out io.Writer) (holds bo
 }
 
 func (r *run) print(out io.Writer, dir string) (holds bool) {
-	fmt.Fprintf(out, "%s, %d processors, files on %s.\n\n", kernel(), runtime.NumCPU(), fileSystem(dir))
+	fmt.Fprintf(out, "%s, %d processors, files on %s.\n\n", Kernel(), runtime.NumCPU(), FileSystem(dir))
 	fmt.Fprint(out, "| claim | measured | limit | |\n|---|---|---|---|\n")
 	holds = true
 	for _, c := range r.claims {
@@ -139,7 +139,8 @@ func (r *run) print(out io.Writer, dir string) (holds bool) {
 	return holds
 }
 
-func kernel() string {
+// Kernel is the name and version of the kernel.
+func Kernel() string {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
 		return "Linux"
@@ -147,7 +148,8 @@ func kernel() string {
 	return "Linux " + regexp.MustCompile(`^\d+\.\d+`).FindString(unix.ByteSliceToString(u.Release[:]))
 }
 
-func fileSystem(dir string) string {
+// FileSystem is the name of the file system that dir is on.
+func FileSystem(dir string) string {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
 		return err.Error()
