@@ -145,6 +145,9 @@ func (o *options) measure() (err error) {
 	if results.Machine, err = machine(o.dir); err != nil {
 		return err
 	}
+	if results.Machine.Floor, err = work.Floor(dir); err != nil {
+		return err
+	}
 	for _, p := range peers.All() {
 		c := report.Contestant{Name: p.Name, Safety: p.Safety.String(), Settings: p.Settings}
 		if why := p.Why(); why != nil {

@@ -41,7 +41,7 @@ func Forms() []Form {
 			return lab.NewPlain(wasm, "")
 		}},
 		state("mmrun atomic never", Kill),
-		state("mmrun continuous", Kill, mmrun.WithMode(mmrun.Continuous)),
+		state("mmrun continuous", Between, mmrun.WithMode(mmrun.Continuous)),
 		copies("copy, rename", Kill, func() saver { return copyFiles{rename: true} }),
 		copies("copy, zstd", Kill, func() saver { return copyFiles{rename: true, zstd: true} }),
 		copies("copy, changed pages", Kill, func() saver { return new(changedPages) }),

@@ -28,7 +28,7 @@ func mmrunPeers() []Peer {
 		peer("mmrun atomic 1s", Kill, "WithSync(SyncEvery(time.Second))",
 			mmrun.WithSync(mmrun.SyncEvery(time.Second))),
 		peer("mmrun atomic always", Power, "WithSync(SyncAlways)", mmrun.WithSync(mmrun.SyncAlways)),
-		peer("mmrun continuous", Kill,
+		peer("mmrun continuous", Between,
 			"WithMode(Continuous): a kill inside an event is detected, not undone",
 			mmrun.WithMode(mmrun.Continuous)),
 	}

@@ -40,6 +40,8 @@ type Safety int
 const (
 	// Nothing: it may be gone when the process is killed.
 	Nothing Safety = iota
+	// Between: it survives kill -9 between two events; one inside an event is detected and refused.
+	Between
 	// Kill: it survives kill -9, and not a power cut.
 	Kill
 	// Power: it survives a power cut.
@@ -47,7 +49,7 @@ const (
 )
 
 func (s Safety) String() string {
-	return [...]string{"nothing", "kill -9", "power cut"}[s]
+	return [...]string{"nothing", "kill -9 between events", "kill -9", "power cut"}[s]
 }
 
 // Options of a Store.
@@ -90,7 +92,7 @@ func All() []Peer {
 	var all []Peer
 	for _, group := range [][]Peer{
 		mmrunPeers(), plainPeers(), copyPeers(), wasmtimePeers(), sqlitePeers(), bboltPeers(),
-		pebblePeers(), badgerPeers(), redisPeers(), filePeers(),
+		pebblePeers(), badgerPeers(), redisPeers(), criuPeers(), filePeers(),
 	} {
 		all = append(all, group...)
 	}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -59,28 +60,54 @@ func (p *printer) line(format string, a ...any) {
 	}
 }
 
-// loss is a row that is as safe as mmrun's, or safer, and cheaper.
+// loss is a case in which something at least as safe as mmrun is cheaper.
 type loss struct {
 	what   string
-	factor float64
+	factor float64 // of the cheapest
 }
 
-// losses of a table: rows of at least the reference's safety that cost less. Floors are not
-// alternatives.
+// losses of a table, one for each X. Floors are not alternatives, and the other modes of mmrun are
+// shown in the tables.
 func (t *Table) losses() (all []loss) {
-	for i := range t.Rows {
-		reference := t.Row(t.Reference, t.Rows[i].X)
-		if reference == nil || isFloor(t.Rows[i].Name) || strings.HasPrefix(t.Rows[i].Name, "mmrun") ||
-			!atLeastAsSafe(t.Rows[i].Safety, reference.Safety) {
+	var xs []float64
+	for _, row := range t.Rows {
+		if !slices.Contains(xs, row.X) {
+			xs = append(xs, row.X)
+		}
+	}
+	for _, x := range xs {
+		reference := t.Row(t.Reference, x)
+		if reference == nil || len(reference.Samples) == 0 {
 			continue
 		}
-		if factor := reference.Median() / t.Rows[i].Median(); factor > 1.05 {
-			all = append(all, loss{fmt.Sprintf("%s %s: %s is %s ahead",
-				t.Workload, t.withX(t.Case, t.Rows[i].X), t.Rows[i].Name, times(factor)), factor})
+		var ahead []loss
+		for i := range t.Rows {
+			row := &t.Rows[i]
+			if row.X != x || len(row.Samples) == 0 || strings.HasPrefix(row.Name, "mmrun") || isFloor(row.Name) ||
+				!atLeastAsSafe(row.Safety, reference.Safety) {
+				continue
+			}
+			if factor := reference.Median() / row.Median(); factor > 1.05 && !math.IsInf(factor, 0) {
+				ahead = append(ahead, loss{fmt.Sprintf("%s %s", row.Name, times(factor)), factor})
+			}
 		}
+		if len(ahead) == 0 {
+			continue
+		}
+		slices.SortStableFunc(ahead, dearestFirst)
+		text := fmt.Sprintf("%s, %s: %s", t.Workload, t.withX(t.Case, x), ahead[0].what)
+		for _, other := range ahead[1:min(3, len(ahead))] {
+			text += ", " + other.what
+		}
+		if len(ahead) > 3 {
+			text += fmt.Sprintf(", and %d more", len(ahead)-3)
+		}
+		all = append(all, loss{text, ahead[0].factor})
 	}
 	return all
 }
+
+func dearestFirst(a, b loss) int { return cmp.Compare(b.factor, a.factor) }
 
 func (t *Table) withX(text string, x float64) string {
 	if t.XName == "" {
@@ -89,10 +116,12 @@ func (t *Table) withX(text string, x float64) string {
 	return fmt.Sprintf("%s, %s %s", text, t.XName, number(x))
 }
 
-func isFloor(name string) bool { return strings.HasPrefix(name, "pwrite") }
+func isFloor(name string) bool {
+	return strings.HasPrefix(name, "pwrite") || strings.HasPrefix(name, "floor")
+}
 
 func atLeastAsSafe(a, b string) bool {
-	rank := map[string]int{"nothing": 0, "kill -9": 1, "power cut": 2}
+	rank := map[string]int{"nothing": 0, "kill -9 between events": 1, "kill -9": 2, "power cut": 3}
 	return rank[a] >= rank[b]
 }
 
@@ -106,8 +135,9 @@ func (p *printer) losses(r *Results) {
 		p.line("")
 		return
 	}
-	slices.SortStableFunc(all, func(a, b loss) int { return int(math.Copysign(1, b.factor-a.factor)) })
-	p.line("**Where mmrun loses** (to something at least as safe, by the medians of this run):")
+	slices.SortStableFunc(all, dearestFirst)
+	p.line("**Where mmrun loses** to something at least as safe, how many times it costs, by the medians")
+	p.line("of this run:")
 	p.line("")
 	for _, l := range all {
 		p.line("- %s", l.what)
@@ -219,7 +249,7 @@ func (p *printer) contestants(r *Results) {
 func escape(s string) string { return strings.ReplaceAll(strings.ReplaceAll(s, "|", "\\|"), "\n", " ") }
 
 func ratio(row, reference *Row) string {
-	if reference == nil || reference.Failed != "" || len(reference.Samples) == 0 {
+	if reference == nil || len(reference.Samples) == 0 || reference.Median() == 0 {
 		return ""
 	}
 	return number(row.Median() / reference.Median())

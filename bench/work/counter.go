@@ -129,7 +129,7 @@ func rewrite(r *Run) error {
 	mib := r.pick(256, 64)
 	total := mib * lab.MiB / lab.PageSize
 	t := report.Table{Workload: "W3", Case: report.CasePages, Unit: "µs an event",
-		Reference: fastest, XName: "pages",
+		Reference: fastest, XName: "pages", Floor: copyFloor,
 		Notes: fmt.Sprintf("Memory of %d MiB; sustained, so that checkpoints are included.", mib)}
 	for _, pages := range []int{1, total / 100, total / 10, total} {
 		all, err := r.guestContestants(mib, float64(pages), "fill",
@@ -137,6 +137,11 @@ func rewrite(r *Run) error {
 		if err != nil {
 			return err
 		}
+		floor, err := r.copying(pages)
+		if err != nil {
+			return err
+		}
+		all = append(all, floor)
 		for _, c := range all {
 			if err := c.calibrate(1); err != nil {
 				return err
@@ -151,6 +156,22 @@ func rewrite(r *Run) error {
 	}
 	r.Tables = append(r.Tables, t)
 	return nil
+}
+
+const copyFloor = "floor: copy of the bytes"
+
+// copying copies as many bytes as an event changes, from a place to another in memory.
+func (r *Run) copying(pages int) (*contestant, error) {
+	c, err := r.newContestant(copyFloor, peers.Nothing, float64(pages))
+	if err != nil {
+		return nil, err
+	}
+	from, to := make([]byte, pages*lab.PageSize), make([]byte, pages*lab.PageSize)
+	c.op = func(int) error {
+		copy(to, from)
+		return nil
+	}
+	return c, nil
 }
 
 // turnTime is about how long a contestant works in a round.

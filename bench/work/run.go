@@ -233,3 +233,35 @@ func latencyOf(h *hdrhistogram.Histogram) *report.Latency {
 	at := func(percent float64) float64 { return float64(h.ValueAtPercentile(percent)) / perMicrosecond }
 	return &report.Latency{P50: at(50), P99: at(99), P999: at(99.9), Max: at(100), N: h.TotalCount()}
 }
+
+// Floor are costs of the bare machine that no contestant shows. dir is where the files go.
+func Floor(dir string) (map[string]float64, error) {
+	const mib = 256
+	f, err := os.Create(filepath.Join(dir, "floor"))
+	if err != nil {
+		return nil, err
+	}
+	block := make([]byte, 1<<20)
+	start := time.Now()
+	for range mib {
+		if _, err = f.Write(block); err != nil {
+			break
+		}
+	}
+	err = errors.Join(err, f.Sync(), f.Close())
+	took := time.Since(start)
+	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
+		return nil, err
+	}
+	from, to := make([]byte, 1<<20), make([]byte, 1<<20)
+	copy(to, from)
+	begin := time.Now()
+	const copies = 64
+	for range copies {
+		copy(to, from)
+	}
+	return map[string]float64{
+		"sequential write of 256 MiB and fsync, MiB/s": mib / took.Seconds(),
+		"copy within memory, MiB/s":                    copies / time.Since(begin).Seconds(),
+	}, nil
+}
