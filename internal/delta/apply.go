@@ -41,17 +41,20 @@ func (e *Encoder) Apply(s *globalsfile.State) error {
 	return walk(s, section.ReadKnown(b), true)
 }
 
-// Binding is the number of the checkpoint that the delta says it went on from; ok is false if it
-// does not say. The delta is one that Check accepts.
-func Binding(b []byte) (checkpoint uint64, ok bool) {
-	r := section.Read(b, seed)
+// Binding is what [Encoder.Binding] has noted in the delta, zeros if nothing. The delta is one that
+// Check accepts.
+func Binding(b []byte) (checkpoint, stretch uint64) {
+	r := section.ReadKnown(b)
 	for s, more := r.Next(); more; s, more = r.Next() {
-		if s.ID == section.Binding && len(s.Content) == 8 {
-			return binary.LittleEndian.Uint64(s.Content), true
+		if s.ID == section.Binding && len(s.Content) == bindingLength {
+			le := binary.LittleEndian
+			return le.Uint64(s.Content), le.Uint64(s.Content[8:])
 		}
 	}
-	return 0, false
+	return 0, 0
 }
+
+const bindingLength = 16
 
 // walk checks a delta, and stores what it says if told so. Both in one function, since what is
 // stored must be what was checked.
@@ -73,7 +76,7 @@ func walk(s *globalsfile.State, r section.Reader, store bool) error {
 		case section.Meta:
 			c.meta(s, store)
 		case section.Binding:
-			if c.take(8); len(c.b) > 0 {
+			if c.take(bindingLength); len(c.b) > 0 {
 				c.failed = true
 			}
 		default:

@@ -23,8 +23,8 @@ Numbers are unsigned varints unless said otherwise; nothing changed is no bytes 
 	tables   index, then changes of its elements, 4 bytes each, signed; a section for each table
 	         that has changed, in ascending order of the indices
 	meta     changes of the user's bytes
-	binding  number of the checkpoint that the state went on from (8 bytes); in the first delta
-	         after one
+	binding  number of the checkpoint that the state went on from, number of the stretch of the log
+	         that begins here (8 bytes each); in the first delta after a checkpoint
 
 	changes
 	length   of the table or of the bytes, as it is now
@@ -137,10 +137,12 @@ func (e *Encoder) Meta(old, now []byte) {
 	e.resized = e.resized || len(now) != len(old)
 }
 
-// Binding notes the number of the checkpoint that the state went on from.
-func (e *Encoder) Binding(checkpoint uint64) {
+// Binding notes, in the first commit after a checkpoint, the number of that checkpoint and the one
+// of the stretch of the log that this commit begins (internal/binding).
+func (e *Encoder) Binding(checkpoint, stretch uint64) {
 	e.in(section.Binding)
 	e.b = binary.LittleEndian.AppendUint64(e.b, checkpoint)
+	e.b = binary.LittleEndian.AppendUint64(e.b, stretch)
 }
 
 // CheckFits tells, before the delta is applied to s, whether the state after it can be kept. It costs
