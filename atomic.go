@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/wal"
 )
@@ -23,7 +24,7 @@ type atomicKeeper struct {
 	folder *folder
 
 	record wal.Commit
-	small  []byte
+	small  delta.Encoder
 	ranges []wal.Range
 
 	running *fold  // the fold in progress or just finished, nil if none
@@ -83,8 +84,8 @@ func (k *atomicKeeper) commit() error {
 	faulted := k.synced.Load() && k.synced.Swap(false) || k.used/machinePage != (k.used+size)/machinePage
 	k.used += size
 	// From here on a kill brings back this commit.
-	if err := applyDelta(in.state, k.small); err != nil {
-		return in.poisonWith(err) // our own encoding
+	if err := k.small.Apply(in.state); err != nil {
+		return in.poisonWith(err)
 	}
 	in.state.Seq, in.state.MemoryPages = seq, k.record.WasmPages
 	in.guest.settled()
@@ -112,14 +113,17 @@ func (k *atomicKeeper) commit() error {
 // prepare fills k.record with what the event changed.
 func (k *atomicKeeper) prepare(seq uint64) error {
 	in := k.in
-	var err error
-	if k.small, err = in.guest.capture(in.state, k.small[:0]); err != nil {
+	if err := in.guest.capture(in.state, &k.small); err != nil {
 		return err
 	}
 	if in.tx.metaSet {
-		k.small = appendMeta(k.small, in.tx.meta)
+		k.small.Meta(in.state.Meta, in.tx.meta)
 	}
-	k.record = wal.Commit{Seq: seq, Small: k.small}
+	// Before the append: what is acknowledged can be kept by the next checkpoint.
+	if err := k.small.CheckFits(in.state); err != nil {
+		return fmt.Errorf("state %s: %w", in.dir, err)
+	}
+	k.record = wal.Commit{Seq: seq, Small: k.small.Bytes()}
 	if in.mem == nil {
 		return nil
 	}

@@ -1,10 +1,12 @@
 package mmrun
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/vfs"
 )
 
@@ -17,7 +19,7 @@ type continuousKeeper struct {
 	sidecar *globalsfile.File
 	boot    [16]byte
 	clean   bool // the header on the disk says so
-	small   []byte
+	small   delta.Encoder
 	timer   *time.Timer
 	waiting bool // a sync by the timer is due
 }
@@ -26,6 +28,10 @@ func (k *continuousKeeper) view() bool { return false }
 
 // begin marks the state as inside an event before the guest's first store.
 func (k *continuousKeeper) begin() error {
+	if seq := k.in.state.Seq; seq >= globalsfile.MaxSeq {
+		return fmt.Errorf("state %s: commit %d was the last one: %w", k.in.dir, seq,
+			globalsfile.ErrTooLarge)
+	}
 	if k.clean {
 		// Durable before the first store that could reach the disk: otherwise a power cut
 		// could find new pages under a header that says nothing was written.
@@ -44,7 +50,10 @@ func (k *continuousKeeper) commit() error {
 	in := k.in
 	seq, pages := in.state.Seq+1, in.guest.pages()
 	if in.tx.metaSet || !in.guest.numbers && !in.guest.numbersOnly(in.state) {
-		if err := k.keepAll(seq, pages); err != nil {
+		if err := k.keepAll(seq, pages); errors.Is(err, globalsfile.ErrTooLarge) && in.tx.metaSet {
+			// What the guest has done is kept without the metadata, by abort.
+			return fmt.Errorf("state %s: %w", in.dir, err)
+		} else if err != nil {
 			return in.poisonWith(err)
 		}
 	} else if in.guest.update(in.state) || pages != in.state.MemoryPages {
@@ -78,18 +87,20 @@ func (k *continuousKeeper) syncByPolicy() error {
 // keepAll writes a small state of which more than numeric globals has changed, or could have.
 func (k *continuousKeeper) keepAll(seq uint64, pages uint32) error {
 	in := k.in
-	var err error
-	if k.small, err = in.guest.capture(in.state, k.small[:0]); err != nil {
+	if err := in.guest.capture(in.state, &k.small); err != nil {
 		return err
 	}
 	if in.tx.metaSet {
-		k.small = appendMeta(k.small, in.tx.meta)
+		k.small.Meta(in.state.Meta, in.tx.meta)
+	}
+	if err := k.small.CheckFits(in.state); err != nil {
+		return err
 	}
 	in.guest.settled()
-	if len(k.small) == 0 && pages == in.state.MemoryPages {
+	if len(k.small.Bytes()) == 0 && pages == in.state.MemoryPages {
 		return nil
 	}
-	if err := applyDelta(in.state, k.small); err != nil {
+	if err := k.small.Apply(in.state); err != nil {
 		return err
 	}
 	in.state.Seq, in.state.MemoryPages = seq, pages

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -36,11 +37,11 @@ func create(ctx context.Context, o *options, dir string, wasm []byte, g *guest) 
 		return err
 	}
 	state := g.blankState()
-	delta, err := g.capture(state, nil)
-	if err != nil {
+	var first delta.Encoder
+	if err := g.capture(state, &first); err != nil {
 		return err
 	}
-	if err := applyDelta(state, delta); err != nil {
+	if err := first.Apply(state); err != nil {
 		return err
 	}
 	state.Seq, state.MemoryPages = 1, g.pages()

@@ -12,6 +12,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/internal/guests"
 	"github.com/mmrun/mmrun/vfs"
 )
@@ -353,11 +354,12 @@ func checkState(in *Instance, want []digest) error {
 		return fmt.Errorf("torn: the state says that it is commit %d and has the content of none", seq)
 	}
 	// What the guest has must be what the small state says, also where the digest does not look.
-	delta, err := in.guest.capture(in.state, nil)
+	var d delta.Encoder
+	err = in.guest.capture(in.state, &d)
 	if err != nil {
 		return err
 	}
-	if len(delta) > 0 {
+	if delta := d.Bytes(); len(delta) > 0 {
 		return fmt.Errorf("commit %d: the guest's small state differs from the one read: % x", seq, delta)
 	}
 	return nil

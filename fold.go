@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -89,15 +90,16 @@ func (fo *folder) run(sealed *wal.Sealed) error {
 
 // apply puts one record into the page images and the small state.
 func (fo *folder) apply(r wal.Record) error {
+	// First: of a record that a newer program has written, or a damaged one, no part is applied.
+	if err := delta.Apply(fo.state, r.Small); err != nil {
+		return fmt.Errorf("record %d: %w", r.Seq, err)
+	}
 	if fo.patcher != nil {
 		for offset, data := range r.Ranges() {
 			if err := fo.patcher.Patch(uint64(offset), data); err != nil {
 				return err
 			}
 		}
-	}
-	if err := applyDelta(fo.state, r.Small); err != nil {
-		return fmt.Errorf("record %d: %w", r.Seq, err)
 	}
 	fo.state.Seq, fo.state.MemoryPages = r.Seq, r.WasmPages
 	return nil

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"math"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/rewriter"
 )
@@ -192,29 +193,34 @@ func (g *guest) firstRun(ctx context.Context) error {
 	return nil
 }
 
-// blankState is the shape of the module's small state, with nothing in it.
-func (g *guest) blankState() *globalsfile.State {
-	s := &globalsfile.State{
-		Globals: make([]globalsfile.Value, len(g.info.Globals)),
-		Tables:  make([][]int32, len(g.info.Tables)),
-		Dropped: make([]bool, len(g.info.Segments)),
+// shape is what the module allows its small state to be.
+func (g *guest) shape() *delta.Shape {
+	sh := &delta.Shape{Segments: len(g.info.Segments), Functions: g.info.FuncCount}
+	for _, x := range g.info.Globals {
+		sh.Globals = append(sh.Globals,
+			delta.GlobalShape{Type: byte(x.Type), Function: x.Type == rewriter.FuncRef})
 	}
-	for i, x := range g.info.Globals {
-		s.Globals[i].Type = byte(x.Type)
+	for _, t := range g.info.Tables {
+		most := uint32(math.MaxUint32)
+		if t.HasMax {
+			most = t.Max
+		}
+		sh.Tables = append(sh.Tables,
+			delta.TableShape{Min: t.Min, Max: most, Function: t.Type == rewriter.FuncRef})
 	}
-	return s
+	if m := g.info.Memory; m != nil {
+		sh.MinPages, sh.MaxPages = m.Min, g.maxPages()
+	}
+	return sh
 }
+
+// blankState is the shape of the module's small state, with nothing in it.
+func (g *guest) blankState() *globalsfile.State { return g.shape().Blank() }
 
 // checkShape tells whether a state read from a file is one of this module.
 func (g *guest) checkShape(s *globalsfile.State) error {
-	want := g.blankState()
-	same := slices.EqualFunc(s.Globals, want.Globals, func(a, b globalsfile.Value) bool { return a.Type == b.Type })
-	switch {
-	case !same || len(s.Tables) != len(want.Tables) || len(s.Dropped) != len(want.Dropped):
-		return asKind(ErrCorrupt, errors.New("the globals file holds other globals, tables or segments than the module has"))
-	case g.info.Memory == nil && s.MemoryPages != 0,
-		g.info.Memory != nil && (s.MemoryPages < g.info.Memory.Min || s.MemoryPages > g.maxPages()):
-		return asKind(ErrCorrupt, fmt.Errorf("a memory of %d wasm pages is not one the module can have", s.MemoryPages))
+	if err := g.shape().Check(s); err != nil {
+		return asKind(ErrCorrupt, fmt.Errorf("the globals file does not go with the module: %w", err))
 	}
 	return nil
 }
@@ -229,46 +235,45 @@ func (g *guest) call(f api.Function, stack ...uint64) (uint64, uint64, error) {
 	return room[0], room[1], err
 }
 
-// capture appends to b how the small state differs from s; see delta.go.
-func (g *guest) capture(s *globalsfile.State, b []byte) ([]byte, error) {
+// capture notes how the small state differs from s.
+func (g *guest) capture(s *globalsfile.State, e *delta.Encoder) error {
+	e.Reset()
 	for i := range g.globals {
 		a := &g.globals[i]
 		if a.direct != nil {
 			if v := a.direct.Get() & a.mask; v != s.Globals[i].Lo {
-				b = appendGlobal(b, i, v)
+				e.Global(i, v)
 			}
 			continue
 		}
 		lo, hi, err := g.readSlow(a)
 		if err != nil {
-			return b, err
+			return err
 		}
 		switch old := s.Globals[i]; {
 		case lo == old.Lo && hi == old.Hi:
 		case a.typ == rewriter.V128:
-			b = appendWide(b, i, lo, hi)
+			e.Wide(i, lo, hi)
 		default:
-			b = appendGlobal(b, i, lo)
+			e.Global(i, lo)
 		}
 	}
 	for i, d := range g.dropped {
 		if d.Get() != 0 && !s.Dropped[i] {
-			b = appendDropped(b, i)
+			e.Dropped(i)
 		}
 	}
 	if g.tablesChanged == nil || uint32(g.tablesChanged.Get()) == 0 {
-		return b, nil
+		return nil
 	}
 	for i := range g.tables {
 		entries, err := g.readTable(i)
 		if err != nil {
-			return b, err
+			return err
 		}
-		if !slices.Equal(entries, s.Tables[i]) {
-			b = appendTable(b, i, entries)
-		}
+		e.Table(i, s.Tables[i], entries)
 	}
-	return b, nil
+	return nil
 }
 
 // numbersOnly tells that nothing of the small state can differ from s but the values of numeric globals.
@@ -284,7 +289,7 @@ func (g *guest) numbersOnly(s *globalsfile.State) bool {
 	return true
 }
 
-// update is capture and applyDelta at once, for a state that numbersOnly is true of. It tells whether any
+// update is capture and its application at once, for a state that numbersOnly is true of. It tells whether any
 // global has changed.
 func (g *guest) update(s *globalsfile.State) (changed bool) {
 	for i := range g.globals {

@@ -12,6 +12,8 @@ import (
 	"github.com/tetratelabs/wazero"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/delta"
+	"github.com/mmrun/mmrun/internal/section"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -131,9 +133,10 @@ func (in *Instance) fileError(err error) error {
 	switch {
 	case errors.Is(err, globalsfile.ErrTorn):
 		return asKind(ErrTorn, fmt.Errorf("state %s: %w (nothing is left that could be opened)", in.dir, err))
-	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, wal.ErrCorrupt), errors.Is(err, mmapmem.ErrSum), errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, wal.ErrCorrupt), errors.Is(err, delta.ErrMalformed),
+		errors.Is(err, mmapmem.ErrSum), errors.Is(err, fs.ErrNotExist):
 		return asKind(ErrCorrupt, fmt.Errorf("state %s: %w (run: mmrun verify %s)", in.dir, err, in.dir))
-	case errors.Is(err, globalsfile.ErrVersion):
+	case errors.Is(err, globalsfile.ErrVersion), errors.Is(err, section.ErrUnknown):
 		return asKind(ErrUnsupported, fmt.Errorf("state %s: %w", in.dir, err))
 	}
 	return fmt.Errorf("state %s: %w", in.dir, err)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -64,7 +65,7 @@ func (in *Instance) mapMemory(memory vfs.File, kind mmapmem.Kind) error {
 
 // openAtomic recovers: it replays what the wal holds beyond the newest slot.
 func (in *Instance) openAtomic(sidecar *globalsfile.File, memory vfs.File) error {
-	fo := &folder{dir: in.dir, memory: memory, sidecar: sidecar, logger: in.opts.logger, state: cloneState(in.state)}
+	fo := &folder{dir: in.dir, memory: memory, sidecar: sidecar, logger: in.opts.logger, state: delta.Clone(in.state)}
 	if memory != nil {
 		if _, err := in.memorySize(memory); err != nil {
 			return err
@@ -143,6 +144,9 @@ func (in *Instance) recover(j *wal.Log, fo *folder) error {
 	if err := in.last.unexplained(rec); err != nil {
 		return fmt.Errorf("%w: %w", wal.ErrCorrupt, err)
 	}
+	if err := in.guest.checkShape(fo.state); err != nil {
+		return err
+	}
 	if rec.Records > 0 {
 		if err := fo.publish(); err != nil {
 			return err
@@ -150,7 +154,7 @@ func (in *Instance) recover(j *wal.Log, fo *folder) error {
 		in.counters.recovered = rec.LastSeq - from
 		in.opts.logger.Info("recovered", "state", in.dir, "from", from, "to", rec.LastSeq)
 	}
-	in.state = cloneState(fo.state)
+	in.state = delta.Clone(fo.state)
 	return j.Reset(rec.LastSeq)
 }
 

@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
@@ -164,7 +165,7 @@ func (r *repair) repairAtomic() (err error) {
 		return err
 	}
 	files.add(sidecar.Close)
-	fo := &folder{dir: dir, sidecar: sidecar, logger: slog.New(slog.DiscardHandler), state: cloneState(r.state.slot)}
+	fo := &folder{dir: dir, sidecar: sidecar, logger: slog.New(slog.DiscardHandler), state: delta.Clone(r.state.slot)}
 	end := int64(r.state.state.MemoryPages) * mmapmem.WasmPageSize
 	if r.state.info.Memory != nil {
 		open := func(name string) (vfs.File, error) {
@@ -258,7 +259,7 @@ func (r *repair) repairContinuous() error {
 	if err != nil {
 		return err
 	}
-	s := cloneState(r.state.state)
+	s := delta.Clone(r.state.state)
 	seq, _ := sidecar.Event()
 	s.Seq = max(s.Seq, seq)
 	if r.state.info.Memory != nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/rewriter"
 	"github.com/mmrun/mmrun/vfs"
@@ -50,7 +51,7 @@ func readState(fsys vfs.FS, dir string, record func(wal.Record)) (*stateView, er
 	if err != nil {
 		return v, place.fileError(err)
 	}
-	v.state = cloneState(v.slot)
+	v.state = delta.Clone(v.slot)
 	if v.moduleErr = v.readModule(); v.moduleErr != nil {
 		v.moduleErr = place.fileError(v.moduleErr)
 	}
@@ -60,6 +61,9 @@ func readState(fsys vfs.FS, dir string, record func(wal.Record)) (*stateView, er
 	}
 	if v.wal = view; walErr == nil {
 		v.recovery, walErr = view.Replay(v.slot.Seq, v.apply)
+		if walErr == nil && v.fits {
+			walErr = (&guest{info: v.info}).checkShape(v.state)
+		}
 	}
 	if walErr != nil {
 		v.walErr = place.fileError(walErr)
@@ -118,8 +122,8 @@ func (v *stateView) apply(r wal.Record) error {
 			return fmt.Errorf("%w: commit %d writes behind its memory", wal.ErrCorrupt, r.Seq)
 		}
 	}
-	if err := applyDelta(v.state, r.Small); err != nil {
-		return fmt.Errorf("%w: commit %d: %w", wal.ErrCorrupt, r.Seq, err)
+	if err := delta.Apply(v.state, r.Small); err != nil {
+		return fmt.Errorf("commit %d: %w", r.Seq, err)
 	}
 	v.state.Seq, v.state.MemoryPages = r.Seq, r.WasmPages
 	if v.record != nil {

@@ -64,7 +64,9 @@ func (tx *Tx) Meta() []byte {
 }
 
 // SetMeta sets the user's bytes that are committed with the event: an input cursor, a schema
-// version. They are copied. Every checkpoint writes them, so keep them small.
+// version. They are copied. A commit compares them with those before, and logs what differs; each
+// checkpoint writes all of them. A commit is refused if they do not fit, with tables and globals, in
+// 64 MiB ([globalsfile.MaxSlot]).
 func (tx *Tx) SetMeta(b []byte) {
 	tx.meta = append(tx.meta[:0], b...)
 	tx.metaSet = true
