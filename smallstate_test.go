@@ -1,6 +1,7 @@
 package mmrun_test
 
 import (
+	"bytes"
 	"errors"
 	"path/filepath"
 	"sort"
@@ -45,11 +46,11 @@ func TestLargestMetadataIsKeptAndMoreIsRefused(t *testing.T) {
 		t.Run(mode.String(), func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "s")
 			in := open(t, newRuntime(t), dir, guests.Load(t, "counter"), mmrun.WithMode(mode))
-			if err := setMeta(in, globalsfile.MaxSlot-400); err != nil {
+			if err := keepMeta(in, globalsfile.MaxSlot-400); err != nil {
 				t.Fatal(err)
 			}
 			refused := sort.Search(400, func(n int) bool {
-				err := setMeta(in, globalsfile.MaxSlot-400+n)
+				err := keepMeta(in, globalsfile.MaxSlot-400+n)
 				if err != nil && (!errors.Is(err, globalsfile.ErrTooLarge) ||
 					!strings.Contains(err.Error(), "67108864")) {
 					t.Error(err)
@@ -60,10 +61,10 @@ func TestLargestMetadataIsKeptAndMoreIsRefused(t *testing.T) {
 			if refused == 0 || refused == 400 {
 				t.Fatal("no limit found")
 			}
-			if err := setMeta(in, largest); err != nil {
+			if err := keepMeta(in, largest); err != nil {
 				t.Fatal(err)
 			}
-			if err := setMeta(in, 260<<20); !errors.Is(err, globalsfile.ErrTooLarge) {
+			if err := keepMeta(in, 260<<20); !errors.Is(err, globalsfile.ErrTooLarge) {
 				t.Error(err)
 			}
 			want := call(t, in, "inc")
@@ -108,4 +109,12 @@ func TestTableThatCannotBeKeptIsRolledBack(t *testing.T) {
 	if got := call(t, in, "g", 1); got != 100_010 {
 		t.Errorf("the table had %d elements, want 100010", got)
 	}
+}
+
+// keepMeta is an event that keeps n bytes with the state.
+func keepMeta(in *mmrun.Instance, n int) error {
+	return in.Update(ctx, func(tx *mmrun.Tx) error {
+		tx.SetMeta(bytes.Repeat([]byte{7}, n))
+		return nil
+	})
 }

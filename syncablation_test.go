@@ -27,7 +27,8 @@ func syncSite(op *faultfs.Op) string {
 	for i, f := range frames {
 		name, _, _ := strings.Cut(f, ":")
 		switch name {
-		case "globalsfile.(*File).Sync", "mmapmem.(*Sums).Sync", "wal.(*Log).sync":
+		case "globalsfile.(*File).Sync", "globalsfile.(*File).syncMapping",
+			"mmapmem.(*Sums).Sync", "wal.(*Log).sync":
 			continue
 		case "wal.(*Log).Sync":
 			if isOlderSegment(op.Path) {

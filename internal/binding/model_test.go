@@ -2,7 +2,6 @@ package binding
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -238,5 +237,5 @@ func TestMixesAreFoundAndCrashesAreNot(t *testing.T) {
 			}
 		}
 	})
-	t.Log(fmt.Sprintf("%d mixes found, %d harmless", found, harmless))
+	t.Logf("%d mixes found, %d harmless", found, harmless)
 }
