@@ -20,13 +20,15 @@ import (
 var boot1, boot2 = [16]byte{1}, [16]byte{2}
 
 func stateA() *State {
-	return &State{Seq: 10, MemoryPages: 1, Globals: []Value{{Type: 0x7f, Lo: 1}, {Type: 0x7e, Lo: 2}, {Type: 0x7b, Lo: 3, Hi: 4}},
-		Tables: [][]int32{{1, -1, 2}}, Dropped: []bool{true, false}, Meta: []byte("a")}
+	return &State{Seq: 10, MemoryPages: 1,
+		Globals: []Value{{Type: 0x7f, Lo: 1}, {Type: 0x7e, Lo: 2}, {Type: 0x7b, Lo: 3, Hi: 4}},
+		Tables:  [][]int32{{1, -1, 2}}, Dropped: []bool{true, false}, Meta: []byte("a")}
 }
 
 func stateB() *State {
-	return &State{Seq: 11, MemoryPages: 2, Globals: []Value{{Type: 0x7f, Lo: 10}, {Type: 0x7e, Lo: 20}, {Type: 0x7b, Lo: 30, Hi: 40}},
-		Tables: [][]int32{{3, -1, 2}}, Dropped: []bool{true, true}, Meta: []byte("b")}
+	return &State{Seq: 11, MemoryPages: 2,
+		Globals: []Value{{Type: 0x7f, Lo: 10}, {Type: 0x7e, Lo: 20}, {Type: 0x7b, Lo: 30, Hi: 40}},
+		Tables:  [][]int32{{3, -1, 2}}, Dropped: []bool{true, true}, Meta: []byte("b")}
 }
 
 // twoStates is a file at rest: A in one slot, the newer B in the other.
@@ -148,9 +150,10 @@ func TestContentsOfSectionsAreDistrusted(t *testing.T) {
 		"more bytes than flags":   {sectionOf(section.Dropped, "\x01\x00\x00\x00\x01\x00"), size},
 		"no number of elements":   {sectionOf(section.Tables, "abc"), size},
 		"more elements than room": {sectionOf(section.Tables, "\xff\xff\xff\xff1234"), size},
-		"elements, then too many": {sectionOf(section.Tables, "\x01\x00\x00\x001234\x01\x00\x00\x00"), size},
-		"long binding":            {size, sectionOf(section.Binding, "123456789")},
-		"two tables":              {sectionOf(section.Tables, ""), sectionOf(section.Tables, ""), size},
+		"elements, then too many": {sectionOf(section.Tables,
+			"\x01\x00\x00\x001234\x01\x00\x00\x00"), size},
+		"long binding": {size, sectionOf(section.Binding, "123456789")},
+		"two tables":   {sectionOf(section.Tables, ""), sectionOf(section.Tables, ""), size},
 	} {
 		slot := forgedSlot(0, 1, list...)
 		var before, after runtime.MemStats

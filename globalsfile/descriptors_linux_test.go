@@ -9,13 +9,14 @@ import (
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// An instance that does nothing holds no descriptor for what it has mapped: also after a growth, and
-// when it has been opened anew.
+// An instance that does nothing holds no descriptor for what it has mapped: also after a growth,
+// and when it has been opened anew.
 func TestOpenFileHoldsNoDescriptor(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "globals")
 	held := func() (n int) {
 		for _, e := range must[[]os.DirEntry](t)(os.ReadDir("/proc/self/fd")) {
-			if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.Contains(to, path) {
+			to, err := os.Readlink("/proc/self/fd/" + e.Name())
+			if err == nil && strings.Contains(to, path) {
 				n++
 			}
 		}

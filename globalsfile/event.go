@@ -14,8 +14,8 @@ The event area, at offset 4608:
 	               that runs, or of the last one that ended
 	     8      8  the event word again, all bits inverted. If both do not agree, the process died
 	               between the two stores, which is inside an event, or the area is damaged
-	    16      8  mark: number of the last slot write that is known to be complete. A damaged mark is
-	               ahead of the slots and found so, or behind them and harmless
+	    16      8  mark: number of the last slot write that is known to be complete. A damaged one
+	               is ahead of the slots and found so, or behind them and harmless
 	    24      8  1: a sync of the state failed, and none has succeeded since; see SetSyncFailed
 	    32     16  cell: number W of the slot write that the following cells go with
 	    48     16  cell: size of the linear memory in wasm pages
@@ -42,9 +42,10 @@ const (
 // eventArea is the part of the mapping that is stored to for each event.
 type eventArea = [eventLength]byte
 
-// BeginEvent notes that event seq runs. A process killed from here on until [File.EndEvent] leaves
-// memory and globals that do not belong together. Two plain stores (BenchmarkEventWord), no system
-// call: what a kill leaves is what the thread has stored, in its order. After Close it does nothing.
+// BeginEvent notes that event seq runs. A process killed from here on until [File.EndEvent]
+// leaves memory and globals that do not belong together. Two plain stores (BenchmarkEventWord),
+// no system call: what a kill leaves is what the thread has stored, in its order. After Close it
+// does nothing.
 func (f *File) BeginEvent(seq uint64) { f.storeEvent(seq<<1 | 1) }
 
 // EndEvent notes that event seq is over and that its state, if the event changed anything that
@@ -54,8 +55,8 @@ func (f *File) EndEvent(seq uint64) {
 	f.storeEvent(seq << 1)
 }
 
-// Event is what the last BeginEvent or EndEvent noted, in this process or an earlier one. A new file
-// says that the event of its first state is over.
+// Event is what the last BeginEvent or EndEvent noted, in this process or an earlier one. A new
+// file says that the event of its first state is over.
 func (f *File) Event() (seq uint64, inEvent bool) {
 	seq, inEvent, _ = decodeEvent(f.event[:])
 	return seq, inEvent
@@ -73,9 +74,9 @@ func putEvent(area []byte, word uint64) {
 func (f *File) markWrite() { binary.LittleEndian.PutUint64(f.event[16:], f.write) }
 
 // StoreGlobals makes the state one with the globals and the memory size given, in place: plain
-// stores, no checksum, no second copy. For continuous mode and for globals of 64 bits or less (Hi is
-// not kept), between BeginEvent and EndEvent; the sequence number is that of EndEvent. It tells
-// whether there is room; if not, nothing was stored, and it takes a [File.WriteSlot].
+// stores, no checksum, no second copy. For continuous mode and for globals of 64 bits or less (Hi
+// is not kept), between BeginEvent and EndEvent; the sequence number is that of EndEvent. It
+// tells whether there is room; if not, nothing was stored, and it takes a [File.WriteSlot].
 func (f *File) StoreGlobals(memoryPages uint32, globals []Value) bool {
 	if len(globals) > MaxCells {
 		return false

@@ -14,9 +14,9 @@ import (
 // mapping and no descriptor. Its methods are not safe for concurrent use: the caller lets one
 // goroutine in at a time. Two processes must not have a file open at once; the caller holds a lock.
 //
-// An error of a sync, or of a growth that got stuck half way, wraps ErrFailed and stays: whatever is
-// tried afterwards returns the same error, because nothing is known about what the disk holds. Close
-// the file and open it anew.
+// An error of a sync, or of a growth that got stuck half way, wraps ErrFailed and stays: whatever
+// is tried afterwards returns the same error, because nothing is known about what the disk holds.
+// Close the file and open it anew.
 type File struct {
 	fs      vfs.FS
 	path    string
@@ -170,8 +170,8 @@ func (f *File) Close() error {
 	return f.release()
 }
 
-// release gives up the mapping. The event area becomes a dummy, so that a BeginEvent which comes too
-// late stores to no unmapped address.
+// release gives up the mapping. The event area becomes a dummy, so that a BeginEvent which comes
+// too late stores to no unmapped address.
 func (f *File) release() error {
 	f.event = new(eventArea)
 	f.mapping = nil
@@ -212,9 +212,9 @@ func (f *File) SetHeader(h Header) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	// Both are the same now. Copy 0 is said to count, so that copy 1 is the first one to be written
-	// the next time: what the page of copy 1 has seen of events is then on the disk, and the page at
-	// rest, when copy 0 is written.
+	// Both are the same now. Copy 0 is said to count, so that copy 1 is the first one to be
+	// written the next time: what the page of copy 1 has seen of events is then on the disk, and
+	// the page at rest, when copy 0 is written.
 	f.header, f.headerCopy = next, 0
 	return nil
 }
@@ -262,9 +262,9 @@ func (f *File) slot(i int) []byte {
 	return f.mapping[from:to:to]
 }
 
-// WriteSlot makes s the newest state, without a sync: it survives the process from here on. It does
-// not allocate unless the state has outgrown the slot: then the file is made larger, with syncs, and
-// an error (a full disk) leaves it as it was. It refuses what [CheckFits] refuses.
+// WriteSlot makes s the newest state, without a sync: it survives the process from here on. It
+// does not allocate unless the state has outgrown the slot: then the file is made larger, with
+// syncs, and an error (a full disk) leaves it as it was. It refuses what [CheckFits] refuses.
 func (f *File) WriteSlot(s *State) error {
 	if f.err != nil {
 		return f.err

@@ -15,9 +15,9 @@ const filePerm = 0o600
 // besidePath is where the next version of a file is built.
 func besidePath(path string) string { return path + ".new" }
 
-// grow gives each slot room for need bytes and changes nothing else: the same header, the same event
-// area, the same two slots, in a new file that takes the name of the old one. Whoever opens the
-// file after a crash at any step finds the same content in the small or in the large file.
+// grow gives each slot room for need bytes and changes nothing else: the same header, the same
+// event area, the same two slots, in a new file that takes the name of the old one. Whoever opens
+// the file after a crash at any step finds the same content in the small or in the large file.
 func (f *File) grow(need int64) error {
 	header := f.header
 	header.capacity = capacityFor(need)
@@ -84,7 +84,8 @@ func writeBeside(
 			return err
 		}
 	}
-	// Synced before it gets its name: a power cut could leave the name with an empty file otherwise.
+	// Synced before it gets its name: a power cut could leave the name with an empty file
+	// otherwise.
 	if err := f.Sync(); err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ type Header struct {
 	Module [32]byte // SHA-256 of the module as the user gave it
 	Mode   Mode
 	BootID [16]byte // boot of the machine on which the file was last made clean or unclean
-	Clean  bool     // continuous mode: memory and sidecar are on the disk and nothing was written since
+	Clean  bool     // continuous mode: all is on the disk, and nothing has been written since
 }
 
 /*
@@ -144,8 +144,8 @@ func decodeHeader(page []byte) (headerCopy, error) {
 		return h, errors.New("checksum mismatch")
 	}
 	if v := le.Uint32(b[8:]); v != formatVersion {
-		return h, fmt.Errorf("format version %d, this program reads version %d: %w", v, formatVersion,
-			ErrVersion)
+		return h, fmt.Errorf("format version %d, this program reads version %d: %w", v,
+			formatVersion, ErrVersion)
 	}
 	if flags := le.Uint64(b[32:]); flags != 0 {
 		return h, fmt.Errorf("feature flags %#x, this program knows none: %w", flags, ErrVersion)

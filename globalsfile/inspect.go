@@ -62,8 +62,8 @@ func (s SlotReport) String() string {
 // not there any more.
 //
 // It relies on the protocol in the package's documentation: in continuous mode, memory is written
-// only between BeginEvent and EndEvent, and never while the header on the disk says clean. A boot id
-// of zeros is that of an unknown boot, which is never the present one.
+// only between BeginEvent and EndEvent, and never while the header on the disk says clean. A boot
+// id of zeros is that of an unknown boot, which is never the present one.
 func (r Report) Check(boot [16]byte) error {
 	if r.Newest < 0 {
 		return fmt.Errorf("no slot is valid: %w", ErrCorrupt)
@@ -75,7 +75,8 @@ func (r Report) Check(boot [16]byte) error {
 			return fmt.Errorf("the process died inside event %d, or the event area is damaged: %w",
 				r.EventSeq, ErrTorn)
 		case !sameBoot && !r.Header.Clean:
-			return fmt.Errorf("the machine went down after stores that had not been flushed: %w", ErrTorn)
+			return fmt.Errorf("the machine went down after stores that had not been flushed: %w",
+				ErrTorn)
 		case r.CellsErr != nil:
 			return fmt.Errorf("event area: %w: %w", r.CellsErr, ErrCorrupt)
 		}

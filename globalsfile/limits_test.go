@@ -125,7 +125,8 @@ func TestSparseFilesAreRefusedByTheirLength(t *testing.T) {
 	}
 }
 
-// A file that is as long as its header says, with nothing in it: what is read is the heads of slots.
+// A file that is as long as its header says, with nothing in it: what is read is the heads of
+// slots.
 func TestEmptySlotsOfALargeFileAreNotReadWhole(t *testing.T) {
 	m, f := twoStates(t, Atomic)
 	header := f.header
@@ -135,7 +136,8 @@ func TestEmptySlotsOfALargeFileAreNotReadWhole(t *testing.T) {
 		header.encode(front[headersOffset+i*pageSize:])
 	}
 	path := filepath.Join(t.TempDir(), "globals")
-	if err := errors.Join(os.WriteFile(path, front, 0o600), os.Truncate(path, fileSize(MaxSlot))); err != nil {
+	err := errors.Join(os.WriteFile(path, front, 0o600), os.Truncate(path, fileSize(MaxSlot)))
+	if err != nil {
 		t.Fatal(err)
 	}
 	result := testing.Benchmark(func(b *testing.B) {

@@ -15,9 +15,9 @@ import (
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// memFS is a file system in memory that knows what a power cut would leave: for each file the content
-// of its last sync, for each name the file it had at the last sync of the directory. Like Windows it
-// refuses to rename open files.
+// memFS is a file system in memory that knows what a power cut would leave: for each file the
+// content of its last sync, for each name the file it had at the last sync of the directory. Like
+// Windows it refuses to rename open files.
 type memFS struct {
 	names   map[string]*inode
 	durable map[string]*inode

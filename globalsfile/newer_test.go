@@ -56,7 +56,8 @@ func TestOlderSlotOfANewerProgramIsOverwritten(t *testing.T) {
 }
 
 func TestSectionThatNeedNotBeUnderstoodIsSkipped(t *testing.T) {
-	m := withNewest(t, sectionOf(section.Meta, "m"), sectionOf(section.MemorySize, "\x02\x00\x00\x00"),
+	m := withNewest(t, sectionOf(section.Meta, "m"),
+		sectionOf(section.MemorySize, "\x02\x00\x00\x00"),
 		optional(section.TrackerCosts, "a lot"))
 	s, r, err := Inspect(m, "globals")
 	want := State{Seq: 11, MemoryPages: 2, Meta: []byte("m")}

@@ -33,7 +33,7 @@ type State struct {
 A slot is a head and a list of sections (internal/section):
 
 	offset   bytes
-	     0       8  write number W: the slot is number W mod 2, the valid slot with the higher W counts
+	     0       8  write number W: the slot is number W mod 2, the valid one with the higher W counts
 	     8       8  sequence number of the commit
 	    16       4  length of the list in bytes L
 	    20       4  CRC-32C of bytes 0 to 19; the seed of the list
@@ -230,7 +230,8 @@ func decodeHead(head []byte, index int, capacity int64) (c *slotContent, seed ui
 	c.length = int(length)
 	switch {
 	case length > capacity:
-		return nil, 0, fmt.Errorf("a length of %d bytes is more than the slot's %d", length, capacity)
+		return nil, 0, fmt.Errorf("a length of %d bytes is more than the slot's %d", length,
+			capacity)
 	case c.write&1 != uint64(index):
 		return nil, 0, fmt.Errorf("write %d belongs to the other slot", c.write)
 	case c.write > MaxSeq || c.state.Seq > MaxSeq:

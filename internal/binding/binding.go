@@ -1,5 +1,5 @@
-// Package binding ties the files of an atomic state to each other, so that a directory that has been
-// put together from two copies of a state is found to be that.
+// Package binding ties the files of an atomic state to each other, so that a directory that has
+// been put together from two copies of a state is found to be that.
 package binding
 
 import (
@@ -11,8 +11,8 @@ import (
 )
 
 /*
-Each checkpoint has a number, and so has each stretch of the log from one checkpoint to the next. They
-are random, and are left in all that is written:
+Each checkpoint has a number, and so has each stretch of the log from one checkpoint to the next.
+They are random, and are left in all that is written:
 
 	globals       the slot has the number of its checkpoint (State.Binding)
 	the log       the first commit after a checkpoint has the number of the checkpoint and that of
@@ -25,27 +25,29 @@ each other by the log itself, and the module by its hash in the globals file.
 
 A checkpoint of the commits up to L, with number n, on top of a slot with number m, of stretch s:
 
-	1  the log up to L is synced; a new segment begins, and its first commit says n and a new stretch
+	1  the log up to L is synced; a new segment begins, its first commit says n and a new stretch
 	2  memory.sums gets the new checksums, and is synced
 	3  memory.sums gets the stamp (L, n, m, s), and is synced
 	4  the memory file gets the new pages, and is synced
 	5  the slot gets (L, n), and is synced
 	6  the log up to L is given up
 
-If not all pages are held in memory at once, 2 to 4 are repeated, and the stamps but for the last have
-random numbers in the place of n and the last commit so far in the place of L.
+If not all pages are held in memory at once, 2 to 4 are repeated, and the stamps but for the last
+have random numbers in the place of n and the last commit so far in the place of L.
 
 So a stamp with n says that all checksums are as of n, or newer: those of the next checkpoint are
-written before its stamp. And no page is newer than the stamp. A crash before 5 leaves a slot with m;
-the stamp is the one of m, or says m as the number before, and a stretch and an L that the log has.
-Recovery is a checkpoint of all that the log has, with a number of its own, on top of the slot with m
-again. It does not matter how much of the pages and checksums has been written before. A crash after
-5 leaves n in both. A checkpoint that has failed is tried again with the same number.
+written before its stamp. And no page is newer than the stamp. A crash before 5 leaves a slot with
+m; the stamp is the one of m, or says m as the number before, and a stretch and an L that the log
+has. Recovery is a checkpoint of all that the log has, with a number of its own, on top of the
+slot with m again. It does not matter how much of the pages and checksums has been written before.
+A crash after 5 leaves n in both. A checkpoint that has failed is tried again with the same
+number.
 
 Without the stretch, two states that went on from one backup could lend each other memory and log.
-Without the sync between 2 and 3, a power cut could leave the stamp and old checksums, which fit old
-pages. A digest of all checksums in the slot would not do: after a crash in 2 the old checksums of some
-pages are gone, and with them the way from the slot's digest to the next one, unless all were read.
+Without the sync between 2 and 3, a power cut could leave the stamp and old checksums, which fit
+old pages. A digest of all checksums in the slot would not do: after a crash in 2 the old
+checksums of some pages are gone, and with them the way from the slot's digest to the next one,
+unless all were read.
 */
 
 // New is a new number of a checkpoint or a stretch of the log: random, never 0.
@@ -228,8 +230,8 @@ func decodeCopy(b []byte) (c stampCopy) {
 		c.err = fmt.Errorf("page checksums: format version %d, this program reads version %d: %w",
 			version, formatVersion, ErrVersion)
 	case size != pageSize:
-		c.err = fmt.Errorf("page checksums: page size %d, this program reads %d: %w", size, pageSize,
-			ErrVersion)
+		c.err = fmt.Errorf("page checksums: page size %d, this program reads %d: %w", size,
+			pageSize, ErrVersion)
 	default:
 		c.Stamp = Stamp{Seq: le.Uint64(b[16:]), Checkpoint: le.Uint64(b[24:]),
 			Before: le.Uint64(b[32:]), Stretch: le.Uint64(b[40:])}
@@ -245,12 +247,12 @@ type Files struct {
 
 	// Last is the last commit that the log has, or that its newest segment begins behind.
 	Last uint64
-	// First and Stretch are the numbers in commit SlotSeq+1, of the checkpoint and of the stretch. 0
-	// if there is no such commit, or it has none.
+	// First and Stretch are the numbers in commit SlotSeq+1, of the checkpoint and of the
+	// stretch. 0 if there is no such commit, or it has none.
 	First, Stretch uint64
 
-	// Stamp is that of memory.sums. Memory is false for a module without a memory, which has no such
-	// file.
+	// Stamp is that of memory.sums. Memory is false for a module without a memory, which has no
+	// such file.
 	Memory bool
 	Stamp  Stamp
 }
@@ -263,8 +265,8 @@ func (f *Files) Check() error {
 			f.Last, f.SlotSeq)
 	}
 	if f.Last > f.SlotSeq && f.First != f.Slot {
-		return fmt.Errorf("%w: commit %d of the log follows checkpoint %016x, the globals file is of "+
-			"checkpoint %016x", ErrMix, f.SlotSeq+1, f.First, f.Slot)
+		return fmt.Errorf("%w: commit %d of the log follows checkpoint %016x, the globals file "+
+			"is of checkpoint %016x", ErrMix, f.SlotSeq+1, f.First, f.Slot)
 	}
 	s := f.Stamp
 	if !f.Memory || s.Checkpoint == f.Slot && s.Seq == f.SlotSeq {
@@ -273,8 +275,9 @@ func (f *Files) Check() error {
 	if s.Before == f.Slot && s.Stretch == f.Stretch && f.SlotSeq < s.Seq && s.Seq <= f.Last {
 		return nil // a checkpoint was cut off, and the log has it
 	}
-	return fmt.Errorf("%w: the page checksums are of commit %d, checkpoint %016x after %016x by way of "+
-		"%016x; the globals file is of commit %d, checkpoint %016x; the log has commits up to %d, by way "+
-		"of %016x", ErrMix, s.Seq, s.Checkpoint, s.Before, s.Stretch, f.SlotSeq, f.Slot, f.Last,
+	return fmt.Errorf("%w: the page checksums are of commit %d, checkpoint %016x after %016x by "+
+		"way of %016x; the globals file is of commit %d, checkpoint %016x; the log has commits up "+
+		"to %d, by way of %016x",
+		ErrMix, s.Seq, s.Checkpoint, s.Before, s.Stretch, f.SlotSeq, f.Slot, f.Last,
 		f.Stretch)
 }

@@ -12,7 +12,8 @@ import (
 
 func TestGoldenBytes(t *testing.T) {
 	b := make([]byte, HeaderLength)
-	h := NewHeader(Stamp{Seq: 7, Checkpoint: 0x1122334455667788, Before: 0x99aabbccddeeff00, Stretch: 5})
+	h := NewHeader(Stamp{Seq: 7, Checkpoint: 0x1122334455667788, Before: 0x99aabbccddeeff00,
+		Stretch: 5})
 	h.Encode(b)
 	h.Set(b, Stamp{Seq: 8, Checkpoint: 2, Before: 0x1122334455667788, Stretch: 6})
 	head, rest := "6d6d72756e53554d"+"02000000"+"00100000", strings.Repeat("00", 512-64)

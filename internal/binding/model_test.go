@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// model is a state directory, as far as it matters here, and what it stands for. A commit sets one of
-// four values to one that no other commit has: value 0 is a global, the others are pages.
+// model is a state directory, as far as it matters here, and what it stands for. A commit sets
+// one of four values to one that no other commit has: value 0 is a global, the others are pages.
 type model struct {
 	global  int // in the slot
 	slotSeq uint64
@@ -198,8 +198,8 @@ func (r *run) open(m *model) {
 }
 
 // Two lives of a state, going on from one backup, with crashes at any step. Nothing is ever said
-// against the files as they are. Of all mixes of their files, of any two times, those that nothing is
-// said against are states that one of the two has been in.
+// against the files as they are. Of all mixes of their files, of any two times, those that
+// nothing is said against are states that one of the two has been in.
 func TestMixesAreFoundAndCrashesAreNot(t *testing.T) {
 	found, harmless := 0, 0
 	rapid.Check(t, func(t *rapid.T) {

@@ -13,9 +13,9 @@ import (
 // ErrMalformed: the bytes are no delta, or not one of a state like this.
 var ErrMalformed = errors.New("malformed change of the small state")
 
-// Apply brings s forward by one delta, as a whole or, with an error, not at all. It keeps no part of
-// b. The error wraps ErrMalformed; or section.ErrUnknown for a delta of a newer program, which no
-// part of the commit may be used of then.
+// Apply brings s forward by one delta, as a whole or, with an error, not at all. It keeps no part
+// of b. The error wraps ErrMalformed; or section.ErrUnknown for a delta of a newer program, which
+// no part of the commit may be used of then.
 //
 // A delta costs memory for the bytes that it has, whatever lengths it speaks of.
 func Apply(s *globalsfile.State, b []byte) error {
@@ -28,8 +28,8 @@ func Apply(s *globalsfile.State, b []byte) error {
 // Check tells whether Apply would succeed.
 func Check(s *globalsfile.State, b []byte) error { return walk(s, section.Read(b, seed), false) }
 
-// Apply brings s, which the changes were noted against, forward by them. It saves what [Apply] checks
-// (BenchmarkOneGlobal).
+// Apply brings s, which the changes were noted against, forward by them. It saves what [Apply]
+// checks (BenchmarkOneGlobal).
 func (e *Encoder) Apply(s *globalsfile.State) error {
 	b := e.Bytes()
 	if e.start == 0 && 0 < len(b) && len(b) < 0x80 && b[0] == globalsTag {

@@ -35,9 +35,9 @@ A run holds what is there now, never how much more that is than before, and a le
 applying a delta twice is the same as once: the second time the length is what it says already, and
 each run writes what is there.
 
-Deltas are applied to the state before them and in the order of their commits: the sequence number of
-a slot tells which of the log's records come after it. One that begins a run behind the end of what
-a state has is refused.
+Deltas are applied to the state before them and in the order of their commits: the sequence number
+of a slot tells which of the log's records come after it. One that begins a run behind the end of
+what a state has is refused.
 */
 const seed = 0
 
@@ -145,8 +145,8 @@ func (e *Encoder) Binding(checkpoint, stretch uint64) {
 	e.b = binary.LittleEndian.AppendUint64(e.b, stretch)
 }
 
-// CheckFits tells, before the delta is applied to s, whether the state after it can be kept. It costs
-// next to nothing unless a table or the metadata has another length. The error wraps
+// CheckFits tells, before the delta is applied to s, whether the state after it can be kept. It
+// costs next to nothing unless a table or the metadata has another length. The error wraps
 // globalsfile.ErrTooLarge.
 func (e *Encoder) CheckFits(s *globalsfile.State) error {
 	if s.Seq >= globalsfile.MaxSeq {
@@ -174,8 +174,8 @@ func appendBytes(b, run []byte) []byte { return append(b, run...) }
 // block is how many elements are compared at once, where old and new are the same.
 const block = 512
 
-// appendChanges appends how now differs from old. Runs with no more than join equal elements between
-// them become one: that is about what the header of a run takes.
+// appendChanges appends how now differs from old. Runs with no more than join equal elements
+// between them become one: that is about what the header of a run takes.
 func appendChanges[T comparable](b []byte, old, now []T, equal func(a, b []T) bool, join int,
 	appendRun func(b []byte, run []T) []byte,
 ) []byte {

@@ -22,7 +22,8 @@ type GlobalShape struct {
 	Function bool
 }
 
-// TableShape is that of one table. A table without elements in the state is as instantiation made it.
+// TableShape is that of one table. A table without elements in the state is as instantiation made
+// it.
 type TableShape struct {
 	Min, Max uint32 // elements
 	// Function says that the elements are function indices or -1; otherwise they all are -1.

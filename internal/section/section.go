@@ -24,8 +24,8 @@ may follow each other. Where it ends is known from outside.
 	    4  CRC-32C, little endian, of all bytes of the section before this word, seeded with that of
 	       the section before (the first one with a number that what holds the list gives)
 
-A CRC maps different seeds to different checksums over the same bytes. So a section that is left over
-from an earlier list at the same place is not valid behind a newer one, and the last checksum
+A CRC maps different seeds to different checksums over the same bytes. So a section that is left
+over from an earlier list at the same place is not valid behind a newer one, and the last checksum
 covers all sections.
 */
 const (
@@ -57,7 +57,7 @@ const (
 	Descriptors     ID = 21 // the guest's open files
 	Frames          ID = 22 // a saved stack
 	PendingOutput   ID = 23 // what is to be let out
-	Chain           ID = 24 // digest of the commits so far, and the epoch of their owner
+	Chain           ID = 24 // digest of the commits so far, epoch of their owner
 )
 
 var names = map[ID]string{Globals: "globals", Dropped: "dropped flags", Tables: "tables",
@@ -99,7 +99,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Size is how many bytes a section with so many bytes of content takes.
 func Size(id ID, length int64) int64 {
-	return int64(varintLength(uint64(id)<<1|1)+varintLength(uint64(length))) + length + checksumLength
+	header := varintLength(uint64(id)<<1|1) + varintLength(uint64(length))
+	return int64(header) + length + checksumLength
 }
 
 func varintLength(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
@@ -117,8 +118,8 @@ func AppendChecksum(b []byte, start int, seed uint32) ([]byte, uint32) {
 	return binary.LittleEndian.AppendUint32(b, sum), sum
 }
 
-// Begin begins a section of which the length is not known, and is small as a rule. The content is to
-// be appended next, then [End] ends it.
+// Begin begins a section of which the length is not known, and is small as a rule. The content is
+// to be appended next, then [End] ends it.
 func Begin(b []byte, id ID, must bool) []byte { return append(appendTag(b, id, must), 0) }
 
 // End ends the section that [Begin] has begun at b[start], as [AppendChecksum] does.
@@ -170,8 +171,8 @@ type Reader struct {
 // Read reads the list, all of it, with the seed of its first section.
 func Read(list []byte, seed uint32) Reader { return Reader{rest: list, sum: seed} }
 
-// ReadKnown reads a list that has been read to its end without an error, or that the caller has just
-// written. It saves the checksums.
+// ReadKnown reads a list that has been read to its end without an error, or that the caller has
+// just written. It saves the checksums.
 func ReadKnown(list []byte) Reader { return Reader{rest: list, known: true} }
 
 // Next is the next section. ok is false at the end and after an error.

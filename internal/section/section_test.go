@@ -59,6 +59,8 @@ func read(list []byte, seed uint32) (all []Section, err error) {
 	}
 }
 
+var genLength = rapid.SampledFrom([]int{0, 1, 127, 128, 20_000})
+
 func TestWhatIsWrittenIsRead(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ids := rapid.SliceOfN(rapid.Uint16(), 0, 5).Draw(t, "ids")
@@ -69,7 +71,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		sum := seed
 		for _, id := range ids {
 			s := Section{ID: ID(id), Must: rapid.Bool().Draw(t, "must"),
-				Content: make([]byte, rapid.SampledFrom([]int{0, 1, 127, 128, 20_000}).Draw(t, "length"))}
+				Content: make([]byte, genLength.Draw(t, "length"))}
 			start := len(list)
 			if rapid.Bool().Draw(t, "length known") {
 				list = AppendHeader(list, s.ID, s.Must, len(s.Content))
@@ -157,7 +159,8 @@ func TestUnknownSectionIsRefusedByNameOrSkipped(t *testing.T) {
 	}
 }
 
-// Any bytes: sections that lie in the list, or an error; nothing is allocated for what a length says.
+// Any bytes: sections that lie in the list, or an error; nothing is allocated for what a length
+// says.
 func FuzzRead(f *testing.F) {
 	f.Add(twoSections(0), uint32(0), true)
 	f.Add(binary.AppendUvarint([]byte{3}, 1<<32-1), uint32(1), false)
