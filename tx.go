@@ -156,9 +156,9 @@ func (tx *Tx) Meta() []byte {
 }
 
 // SetMeta sets the user's bytes that are committed with the event: an input cursor, a schema
-// version. They are copied. The log takes what differs from the bytes before; every checkpoint
-// writes all of them, so keep them small. What does not fit into the globals file (see package
-// globalsfile) is refused at the end of the event.
+// version. They are copied. A commit compares them with those before, and logs what differs; each
+// checkpoint writes all of them. A commit is refused if they do not fit, with tables and globals, in
+// 64 MiB ([globalsfile.MaxSlot]).
 func (tx *Tx) SetMeta(b []byte) {
 	if !tx.live() {
 		return

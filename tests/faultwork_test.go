@@ -13,6 +13,7 @@ import (
 
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/internal/testkit/guests"
+	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/vfs"
 )
 
@@ -332,11 +333,12 @@ func checkState(in *mmrun.Instance, want []digest) error {
 		return fmt.Errorf("torn: the state says that it is commit %d and has the content of none", seq)
 	}
 	// What the guest has must be what the small state says, also where the digest does not look.
-	delta, err := storeOf(in).Guest().Capture(storeOf(in).State(), nil)
+	var d delta.Encoder
+	err = storeOf(in).Guest().Capture(storeOf(in).State(), &d)
 	if err != nil {
 		return err
 	}
-	if len(delta) > 0 {
+	if delta := d.Bytes(); len(delta) > 0 {
 		return fmt.Errorf("commit %d: the guest's small state differs from the one read: % x", seq, delta)
 	}
 	return nil

@@ -27,7 +27,8 @@ func syncSite(op *faultfs.Op) string {
 	for i, f := range frames {
 		name, _, _ := strings.Cut(f, ":")
 		switch name {
-		case "statedir.WriteFile", "globalsfile.(*File).Sync", "pagefile.(*Checksums).Sync", "wal.(*Log).sync":
+		case "statedir.WriteFile", "globalsfile.(*File).Sync", "globalsfile.(*File).syncMapping",
+			"pagefile.(*Checksums).Sync", "wal.(*Log).sync":
 			continue
 		case "wal.(*Log).Sync":
 			if isOlderSegment(op.Path) {

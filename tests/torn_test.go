@@ -77,7 +77,7 @@ func TestVerifyReportsAStateWithoutGlobals(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer globals.Close()
-	if _, err := globals.WriteAt(make([]byte, 2*4096), 3*4096); err != nil { // both slots
+	if _, err := globals.WriteAt(make([]byte, 2*4096), 2*4096); err != nil { // both slots
 		t.Fatal(err)
 	}
 	if _, err := m.open(dir, vfs.OS, false, withBootID(bootAfterCut)); !errors.Is(err, mmrun.ErrTorn) {

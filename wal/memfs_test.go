@@ -26,6 +26,7 @@ type memFS struct {
 func newMemFS() *memFS { return &memFS{files: map[string]*memFile{}} }
 
 type memFile struct {
+	vfs.File // nil: what is not below is not used here
 	fs       *memFS
 	name     string
 	data     []byte

@@ -27,7 +27,7 @@ type atomicKeeper struct {
 	checkpoint *checkpointer
 
 	record wal.Commit
-	small  []byte
+	small  delta.Encoder
 	ranges []wal.Range
 	// pending is what the event has changed in the memory, from collect to keepPages.
 	pending mmapmem.Pending
@@ -90,17 +90,14 @@ func (k *atomicKeeper) commit(meta Meta) error {
 
 // collect fills k.record with what the event changed.
 func (k *atomicKeeper) collect(seq uint64, meta Meta) error {
-	var err error
-	if k.small, err = k.guest.Capture(k.state, k.small[:0]); err != nil {
-		return err
+	if err := captureSmall(k.guest, k.state, meta, &k.small); err != nil {
+		return fmt.Errorf("state %s: %w", k.dir, err)
 	}
-	if meta.Set {
-		k.small = delta.AppendMeta(k.small, meta.Bytes)
-	}
-	k.record = wal.Commit{Seq: seq, Small: k.small}
+	k.record = wal.Commit{Seq: seq, Small: k.small.Bytes()}
 	if k.mem == nil {
 		return nil
 	}
+	var err error
 	if k.pending, err = k.mem.Changes(); err != nil {
 		return k.poisonWith(err)
 	}
@@ -120,7 +117,7 @@ func (k *atomicKeeper) adopt(seq uint64, metaSet bool) error {
 		k.metaMu.Lock()
 		defer k.metaMu.Unlock()
 	}
-	if err := delta.Apply(k.state, k.small); err != nil {
+	if err := k.small.Apply(k.state); err != nil {
 		return err // our own encoding
 	}
 	k.state.Seq, k.state.MemoryPages = seq, k.record.WasmPages

@@ -104,14 +104,19 @@ func (c *checkpointer) run(sealed *wal.Sealed) error {
 
 // apply puts one record into the page images and the small state.
 func (c *checkpointer) apply(r wal.Record) error {
-	if c.patcher != nil {
-		for offset, data := range r.Ranges() {
-			if err := c.patcher.Patch(uint64(offset), data); err != nil {
-				return err
-			}
+	// First, since it refuses a record that must not be used.
+	if err := applySmall(c.state, r); err != nil {
+		return err
+	}
+	if c.patcher == nil {
+		return nil
+	}
+	for offset, data := range r.Ranges() {
+		if err := c.patcher.Patch(uint64(offset), data); err != nil {
+			return err
 		}
 	}
-	return applySmall(c.state, r)
+	return nil
 }
 
 // publish makes the files durable as of the records applied.

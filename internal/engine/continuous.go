@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -20,7 +21,7 @@ type continuousKeeper struct {
 	sidecar *globalsfile.File
 	boot    [16]byte
 	clean   bool // the header on the disk says so
-	small   []byte
+	small   delta.Encoder
 	timer   *time.Timer
 	// waiting tells that a sync by the timer is due, released that the files are being closed.
 	waiting, released bool
@@ -30,6 +31,10 @@ func (k *continuousKeeper) rollsBack() bool { return false }
 
 // begin marks the state as inside an event before the guest's first store.
 func (k *continuousKeeper) begin() error {
+	if seq := k.state.Seq; seq >= globalsfile.MaxSeq {
+		return fmt.Errorf("state %s: commit %d was the last one: %w", k.dir, seq,
+			globalsfile.ErrTooLarge)
+	}
 	if k.clean {
 		// Durable before the first store that could reach the disk: otherwise a power cut
 		// could find new pages under a header that says nothing was written.
@@ -48,7 +53,12 @@ func (k *continuousKeeper) commit(meta Meta) error {
 	k.phase = keeping
 	seq, pages := k.state.Seq+1, k.guest.Pages()
 	if meta.Set || !k.guest.NumbersAlone() && !k.guest.NumbersOnly(k.state) {
-		if err := k.keepAll(seq, pages, meta); err != nil {
+		err := k.keepAll(seq, pages, meta)
+		if errors.Is(err, globalsfile.ErrTooLarge) && meta.Set {
+			// What the guest has done is kept without the metadata, by abort.
+			return fmt.Errorf("state %s: %w", k.dir, err)
+		}
+		if err != nil {
 			return k.poisonWith(err)
 		}
 	} else if k.guest.Update(k.state) || pages != k.state.MemoryPages {
@@ -80,19 +90,15 @@ func (k *continuousKeeper) syncByPolicy() error {
 
 // keepAll writes a small state of which more than numeric globals has changed, or could have.
 func (k *continuousKeeper) keepAll(seq uint64, pages uint32, meta Meta) error {
-	var err error
-	if k.small, err = k.guest.Capture(k.state, k.small[:0]); err != nil {
+	if err := captureSmall(k.guest, k.state, meta, &k.small); err != nil {
 		return err
 	}
-	if meta.Set {
-		k.small = delta.AppendMeta(k.small, meta.Bytes)
-	}
 	k.guest.Settled()
-	if len(k.small) == 0 && pages == k.state.MemoryPages {
+	if len(k.small.Bytes()) == 0 && pages == k.state.MemoryPages {
 		return nil
 	}
 	k.metaMu.Lock()
-	err = delta.Apply(k.state, k.small)
+	err := k.small.Apply(k.state)
 	k.metaMu.Unlock()
 	if err != nil {
 		return err

@@ -42,12 +42,12 @@ func create(ctx context.Context, o *Options, fsys vfs.FS, dir string, g *guest.G
 	if err := g.FirstRun(ctx); err != nil {
 		return err
 	}
-	state := guest.BlankState(&code.Info)
-	changes, err := g.Capture(state, nil)
-	if err != nil {
+	state := guest.ShapeOf(&code.Info).Blank()
+	var first delta.Encoder
+	if err := captureSmall(g, state, Meta{}, &first); err != nil {
 		return err
 	}
-	if err := delta.Apply(state, changes); err != nil {
+	if err := first.Apply(state); err != nil {
 		return err
 	}
 	state.Seq, state.MemoryPages = 1, g.Pages()

@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/pagefile"
+	"github.com/mmrun/mmrun/internal/section"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
@@ -24,13 +26,15 @@ func fileError(dir string, err error) error {
 			"state %s: %w (nothing is left that could be opened)", dir, err))
 	case errors.Is(err, errs.ErrCorrupt):
 		return errs.State(dir, "", err)
+	case errors.Is(err, section.ErrUnknown), errors.Is(err, globalsfile.ErrVersion),
+		errors.Is(err, pagefile.ErrVersion):
+		return errs.As(errs.ErrUnsupported, fmt.Errorf("state %s: %w", dir, err))
 	case errors.Is(err, globalsfile.ErrCorrupt), errors.Is(err, wal.ErrCorrupt),
+		errors.Is(err, delta.ErrMalformed),
 		errors.Is(err, pagefile.ErrChecksum), errors.Is(err, fs.ErrNotExist),
 		errors.Is(err, vfs.ErrNotRegular), errors.Is(err, vfs.ErrTooLarge):
 		return errs.As(errs.ErrCorrupt, fmt.Errorf(
 			"state %s: %w (run: mmrun verify %s)", dir, err, dir))
-	case errors.Is(err, globalsfile.ErrVersion), errors.Is(err, pagefile.ErrVersion):
-		return errs.As(errs.ErrUnsupported, fmt.Errorf("state %s: %w", dir, err))
 	}
 	return fmt.Errorf("state %s: %w", dir, err)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -94,7 +95,7 @@ func syncLogAgain(fsys vfs.FS, dir string) error {
 			continue
 		}
 		if err == nil {
-			if err = vfs.Rewrite(f); err == nil {
+			if err = vfs.Rewrite(f, math.MaxInt64); err == nil {
 				err = f.Sync()
 			}
 			err = errors.Join(err, f.Close())
@@ -154,7 +155,7 @@ func acceptMemory(fsys vfs.FS, v *View, s *globalsfile.State, syncFailed bool) e
 		return err
 	}
 	if syncFailed {
-		if err := vfs.Rewrite(memory); err != nil {
+		if err := vfs.Rewrite(memory, math.MaxInt64); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 
 	"github.com/mmrun/mmrun/globalsfile"
@@ -103,6 +104,9 @@ func (s *Store) recover(log *wal.Log, c *checkpointer) error {
 		return fmt.Errorf("%w: %w", wal.ErrCorrupt, err)
 	}
 	if rec.Records > 0 {
+		if err := guest.CheckShape(&s.guest.Code().Info, c.state); err != nil {
+			return err
+		}
 		if err := c.publish(); err != nil {
 			return err
 		}
@@ -167,7 +171,7 @@ func (s *Store) openContinuous(sidecar *globalsfile.File, memory vfs.File, torn 
 		return err
 	}
 	if memory != nil && sidecar.SyncFailed() {
-		if err := vfs.Rewrite(memory); err != nil {
+		if err := vfs.Rewrite(memory, math.MaxInt64); err != nil {
 			return fileError(s.dir, err)
 		}
 	}

@@ -62,6 +62,9 @@ func Read(fsys vfs.FS, dir string, record func(wal.Record)) (*View, error) {
 	}
 	if v.WAL = view; walErr == nil {
 		v.Recovery, walErr = view.Replay(v.Slot.Seq, v.apply)
+		if walErr == nil && v.Fits {
+			walErr = guest.CheckShape(&v.Info, v.State)
+		}
 	}
 	if walErr != nil {
 		v.WALErr = fileError(dir, walErr)

@@ -3,7 +3,7 @@ package guest
 import (
 	"errors"
 	"fmt"
-	"slices"
+	"math"
 
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/delta"
@@ -11,37 +11,32 @@ import (
 	"github.com/mmrun/mmrun/rewriter"
 )
 
-// BlankState is the shape of a module's small state, with nothing in it.
-func BlankState(info *rewriter.Info) *globalsfile.State {
-	s := &globalsfile.State{
-		Globals: make([]globalsfile.Value, len(info.Globals)),
-		Tables:  make([][]int32, len(info.Tables)),
-		Dropped: make([]bool, len(info.Segments)),
+// ShapeOf is what a module allows its small state to be.
+func ShapeOf(info *rewriter.Info) *delta.Shape {
+	shape := &delta.Shape{Segments: len(info.Segments), Functions: info.FuncCount}
+	for _, x := range info.Globals {
+		shape.Globals = append(shape.Globals,
+			delta.GlobalShape{Type: byte(x.Type), Function: x.Type == rewriter.FuncRef})
 	}
-	for i, x := range info.Globals {
-		s.Globals[i].Type = byte(x.Type)
+	for _, t := range info.Tables {
+		most := uint32(math.MaxUint32)
+		if t.HasMax {
+			most = t.Max
+		}
+		shape.Tables = append(shape.Tables,
+			delta.TableShape{Min: t.Min, Max: most, Function: t.Type == rewriter.FuncRef})
 	}
-	return s
+	if m := info.Memory; m != nil {
+		shape.MinPages, shape.MaxPages = m.Min, MaxPages(info)
+	}
+	return shape
 }
 
-// CheckShape tells whether a small state that was read from a file is one of the module.
+// CheckShape tells whether a small state that was read from files is one of the module.
 func CheckShape(info *rewriter.Info, s *globalsfile.State) error {
-	want := BlankState(info)
-	sameType := func(a, b globalsfile.Value) bool { return a.Type == b.Type }
-	switch {
-	case !slices.EqualFunc(s.Globals, want.Globals, sameType),
-		len(s.Tables) != len(want.Tables), len(s.Dropped) != len(want.Dropped):
-		return errs.As(errs.ErrCorrupt, errors.New(
-			"the globals file holds other globals, tables or segments than the module has"))
-	}
-	return CheckPages(info, s.MemoryPages)
-}
-
-// CheckPages tells whether the module's memory can have that many wasm pages.
-func CheckPages(info *rewriter.Info, pages uint32) error {
-	if info.Memory != nil && pages < info.Memory.Min || pages > MaxPages(info) {
+	if err := ShapeOf(info).Check(s); err != nil {
 		return errs.As(errs.ErrCorrupt, fmt.Errorf(
-			"a memory of %d wasm pages is not one the module can have", pages))
+			"the small state does not go with the module: %w", err))
 	}
 	return nil
 }
@@ -59,46 +54,45 @@ func (g *Guest) call(h *helper, stack ...uint64) (uint64, uint64, error) {
 	return room[0], room[1], err
 }
 
-// Capture appends to b how the small state differs from s; see delta.go.
-func (g *Guest) Capture(s *globalsfile.State, b []byte) ([]byte, error) {
+// Capture notes in e how the small state differs from s.
+func (g *Guest) Capture(s *globalsfile.State, e *delta.Encoder) error {
+	e.Reset()
 	for i := range g.globals {
 		a := &g.globals[i]
 		if a.direct != nil {
 			if v := a.direct.Get() & a.mask; v != s.Globals[i].Lo {
-				b = delta.AppendGlobal(b, i, v)
+				e.Global(i, v)
 			}
 			continue
 		}
 		lo, hi, err := g.readSlow(a)
 		if err != nil {
-			return b, err
+			return err
 		}
 		switch old := s.Globals[i]; {
 		case lo == old.Lo && hi == old.Hi:
 		case a.typ == rewriter.V128:
-			b = delta.AppendWide(b, i, lo, hi)
+			e.Wide(i, lo, hi)
 		default:
-			b = delta.AppendGlobal(b, i, lo)
+			e.Global(i, lo)
 		}
 	}
 	for i, d := range g.dropped {
 		if d.Get() != 0 && !s.Dropped[i] {
-			b = delta.AppendDropped(b, i)
+			e.Dropped(i)
 		}
 	}
 	if g.tablesChanged == nil || uint32(g.tablesChanged.Get()) == 0 {
-		return b, nil
+		return nil
 	}
 	for i := range g.tables {
 		entries, err := g.readTable(i)
 		if err != nil {
-			return b, err
+			return err
 		}
-		if !slices.Equal(entries, s.Tables[i]) {
-			b = delta.AppendTable(b, i, entries)
-		}
+		e.Table(i, s.Tables[i], entries)
 	}
-	return b, nil
+	return nil
 }
 
 // NumbersOnly tells that nothing of the small state can differ from s but the values of numeric globals.
@@ -114,8 +108,8 @@ func (g *Guest) NumbersOnly(s *globalsfile.State) bool {
 	return true
 }
 
-// Update is capture and applyDelta at once, for a state that numbersOnly is true of. It tells whether any
-// global has changed.
+// Update is Capture and its application at once, for a state that NumbersOnly is true of. It tells
+// whether any global has changed.
 func (g *Guest) Update(s *globalsfile.State) (changed bool) {
 	for i := range g.globals {
 		a := &g.globals[i]
