@@ -12,8 +12,8 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/mmrun/mmrun"
-	"github.com/mmrun/mmrun/internal/testkit/guests"
 	"github.com/mmrun/mmrun/internal/delta"
+	"github.com/mmrun/mmrun/internal/testkit/guests"
 	"github.com/mmrun/mmrun/vfs"
 )
 
