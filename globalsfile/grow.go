@@ -10,7 +10,6 @@ import (
 )
 
 // filePerm: what a guest keeps is its owner's business.
-const filePerm = 0o600
 
 // besidePath is where the next version of a file is built.
 func besidePath(path string) string { return path + ".new" }
