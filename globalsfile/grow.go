@@ -9,8 +9,6 @@ import (
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// filePerm: what a guest keeps is its owner's business.
-
 // besidePath is where the next version of a file is built.
 func besidePath(path string) string { return path + ".new" }
 
