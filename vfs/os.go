@@ -2,7 +2,6 @@ package vfs
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"sync"
@@ -44,6 +43,7 @@ type osFile struct {
 	*os.File
 	mu       sync.Mutex
 	mappings []mmap.MMap
+	users    users
 }
 
 func (f *osFile) OSFile() *os.File { return f.File }
@@ -74,17 +74,9 @@ func (f *osFile) Allocate(offset, length int64) error {
 }
 
 func (f *osFile) Map(length int64) ([]byte, error) {
-	size, err := f.Size()
+	m, err := f.mapRegion(length)
 	if err != nil {
 		return nil, err
-	}
-	if size < length {
-		return nil, &fs.PathError{Op: "map", Path: f.Name(),
-			Err: fmt.Errorf("the file has %d bytes, %d are needed", size, length)}
-	}
-	m, err := mmap.MapRegion(f.File, int(length), mmap.RDWR, 0, 0)
-	if err != nil {
-		return nil, &fs.PathError{Op: "map", Path: f.Name(), Err: err}
 	}
 	f.mu.Lock()
 	f.mappings = append(f.mappings, m)
@@ -121,6 +113,6 @@ func (f *osFile) Close() error {
 		errs = append(errs, m.Unmap())
 	}
 	f.mappings = nil
-	errs = append(errs, f.File.Close())
+	errs = append(errs, f.users.close(f.File))
 	return errors.Join(errs...)
 }

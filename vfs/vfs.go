@@ -48,6 +48,8 @@ type File interface {
 	Map(length int64) ([]byte, error)
 	// Unmap releases a slice that Map returned; it must not be used afterwards.
 	Unmap(mapping []byte) error
+	// MapShared is Map with a result that outlives Close.
+	MapShared(length int64) (Mapping, error)
 	// Sync makes the content durable: bytes written by WriteAt and bytes stored through
 	// mappings before the call, and the length. An error means that nothing is known about
 	// what is on the disk; a later Sync that returns nil does not change that.

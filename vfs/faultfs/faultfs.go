@@ -18,7 +18,8 @@ import (
 // Kind says which operation an [Op] is.
 type Kind int
 
-// One kind for each method of vfs.FS and vfs.File that can fail.
+// One kind for each method of vfs.FS, vfs.File and vfs.Mapping that can fail. Sync is that of a
+// file or of a mapping.
 const (
 	OpenFile Kind = iota
 	Mkdir
@@ -34,10 +35,12 @@ const (
 	Unmap
 	Sync
 	Close
+	MapShared
+	UnmapShared
 )
 
-var kindNames = [...]string{"open", "mkdir", "rename", "remove", "syncdir", "size", "read", "write", "truncate",
-	"allocate", "map", "unmap", "sync", "close"}
+var kindNames = [...]string{"open", "mkdir", "rename", "remove", "syncdir", "size", "read",
+	"write", "truncate", "allocate", "map", "unmap", "sync", "close", "map shared", "unmap shared"}
 
 func (k Kind) String() string { return kindNames[k] }
 
@@ -47,9 +50,12 @@ type Op struct {
 	Path    string // for an open file the path it was opened by
 	NewPath string // Rename
 	Flag    int    // OpenFile
-	Handle  int64  // the open file: the same number from its OpenFile to its Close
-	Offset  int64  // ReadAt, WriteAt, Allocate
-	// Length in bytes: of ReadAt, WriteAt, Allocate and Map, or the new one of Truncate. A layer
+	// Handle is the open file: the same number from its OpenFile to its Close. A vfs.Mapping has a
+	// number of its own, from its MapShared to its UnmapShared.
+	Handle int64
+	File   int64 // MapShared: the handle of the file
+	Offset int64 // ReadAt, WriteAt, Allocate
+	// Length in bytes: of ReadAt, WriteAt, Allocate, Map and MapShared, or the new one of Truncate. A layer
 	// that lowers it cuts a WriteAt short.
 	Length int64
 }
@@ -61,7 +67,7 @@ func (op *Op) String() string {
 		s += " to " + op.NewPath
 	case ReadAt, WriteAt, Allocate:
 		s += fmt.Sprintf(" [%d,+%d)", op.Offset, op.Length)
-	case Truncate, Map:
+	case Truncate, Map, MapShared:
 		s += fmt.Sprintf(" %d", op.Length)
 	}
 	return s
@@ -93,7 +99,7 @@ func (l *layered) OpenFile(path string, flag int, perm fs.FileMode) (vfs.File, e
 		}
 		return nil, err
 	}
-	return &layeredFile{below: f, layer: l.layer, handle: op.Handle}, nil
+	return &layeredFile{below: f, layers: l, layer: l.layer, handle: op.Handle}, nil
 }
 
 func (l *layered) Mkdir(path string, perm fs.FileMode) error {
@@ -114,6 +120,7 @@ func (l *layered) SyncDir(path string) error {
 
 type layeredFile struct {
 	below  vfs.File
+	layers *layered
 	layer  Layer
 	handle int64
 }
@@ -180,4 +187,36 @@ func (f *layeredFile) Sync() error {
 
 func (f *layeredFile) Close() error {
 	return f.do(Op{Kind: Close}, func(*Op) error { return f.below.Close() })
+}
+
+func (f *layeredFile) MapShared(length int64) (vfs.Mapping, error) {
+	op := Op{Kind: MapShared, Path: f.Name(), Length: length,
+		Handle: f.layers.handles.Add(1), File: f.handle}
+	var below vfs.Mapping
+	err := f.layer(&op, func() (err error) {
+		below, err = f.below.MapShared(length)
+		return err
+	})
+	if err != nil {
+		if below != nil {
+			_ = below.Unmap()
+		}
+		return nil, err
+	}
+	return &layeredMapping{Mapping: below, path: f.Name(), layer: f.layer, handle: op.Handle}, nil
+}
+
+type layeredMapping struct {
+	vfs.Mapping
+	path   string
+	layer  Layer
+	handle int64
+}
+
+func (m *layeredMapping) Sync() error {
+	return m.layer(&Op{Kind: Sync, Path: m.path, Handle: m.handle}, m.Mapping.Sync)
+}
+
+func (m *layeredMapping) Unmap() error {
+	return m.layer(&Op{Kind: UnmapShared, Path: m.path, Handle: m.handle}, m.Mapping.Unmap)
 }

@@ -253,3 +253,47 @@ func TestImageIsWrittenAsItIs(t *testing.T) {
 		}
 	}
 }
+
+// TestMappingIsSeenLikeItsFile: its syncs are operations, also when the file has been closed.
+func TestMappingIsSeenLikeItsFile(t *testing.T) {
+	r, root := newRecorder(t)
+	var ops []string
+	inj := NewInjector(0, EIO, false)
+	fsys := Wrap(Wrap(r.FS(), inj.Layer), func(op *Op, do func() error) error {
+		ops = append(ops, op.Kind.String())
+		return do()
+	})
+	f := must[vfs.File](t)(fsys.OpenFile(filepath.Join(root, "f"), os.O_RDWR|os.O_CREATE, 0o666))
+	must[int](t)(f.WriteAt(make([]byte, 4096), 0))
+	ok(t, errors.Join(f.Sync(), fsys.SyncDir(root)))
+	m := must[vfs.Mapping](t)(f.MapShared(4096))
+	ok(t, f.Close())
+	durable := func() byte {
+		var left *Image
+		r.Before = func(*Op) { left = r.CutNothing() }
+		r.Point()
+		r.Before = nil
+		return left.Files["f"][7]
+	}
+	m.Bytes()[7] = 'x'
+	if got := durable(); got != 0 {
+		t.Errorf("%q is durable before the sync", got)
+	}
+	inj.mu.Lock()
+	inj.k = inj.count + 1
+	inj.mu.Unlock()
+	if err := m.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("a sync that was to fail: %v", err)
+	}
+	inj.Heal()
+	ok(t, m.Sync())
+	if got := durable(); got != 'x' {
+		t.Errorf("%q is durable after the sync", got)
+	}
+	ok(t, m.Unmap())
+	want := []string{"open", "write", "sync", "syncdir", "map shared", "close", "sync", "sync",
+		"unmap shared"}
+	if !slices.Equal(ops, want) {
+		t.Errorf("operations %v, want %v", ops, want)
+	}
+}

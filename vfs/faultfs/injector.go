@@ -66,7 +66,7 @@ func (i *Injector) Heal() {
 
 // Layer implements the type [Layer].
 func (i *Injector) Layer(op *Op, do func() error) error {
-	if op.Kind == Unmap {
+	if op.Kind == Unmap || op.Kind == UnmapShared {
 		return do()
 	}
 	i.mu.Lock()

@@ -53,7 +53,7 @@ type Recorder struct {
 
 	mu         sync.Mutex
 	top        *node
-	open       map[int64]*node // by handle
+	open       map[int64]*node // by handle, of files and of mappings
 	generation uint64
 	buf        []byte
 }
@@ -207,10 +207,10 @@ func (r *Recorder) layer(op *Op, do func() error) error {
 		return r.sync(op)
 	case OpenFile:
 		return r.openFile(op, do)
-	case Close:
+	case Close, UnmapShared:
 		n := r.open[op.Handle]
 		delete(r.open, op.Handle)
-		if n != nil && !r.reachable(n) {
+		if n != nil && !r.reachable(n) && !r.inUse(n) {
 			defer n.f.Close()
 		}
 		return do()
@@ -219,6 +219,8 @@ func (r *Recorder) layer(op *Op, do func() error) error {
 		return err
 	}
 	switch op.Kind {
+	case MapShared:
+		r.open[op.Handle] = r.open[op.File]
 	case WriteAt:
 		if n := r.open[op.Handle]; n != nil && op.Length > 0 { // dirty again, also where nothing changes
 			for page := op.Offset / pageSize; page <= (op.Offset+op.Length-1)/pageSize; page++ {
@@ -347,6 +349,16 @@ func (r *Recorder) change(dir *node, c change) {
 		}
 	}
 	dir.changes = append(dir.changes, c)
+}
+
+// inUse tells whether n is still open or mapped under some handle.
+func (r *Recorder) inUse(n *node) bool {
+	for _, m := range r.open {
+		if m == n {
+			return true
+		}
+	}
+	return false
 }
 
 // reachable tells whether a power cut could leave n under some name, or it has one.
