@@ -35,9 +35,9 @@ const (
 // TestFormat: a change of the format must raise the version.
 func TestFormat(t *testing.T) {
 	m := newMemFS()
-	j := mustCreate(t, m, MinSize, 0x11)
+	l := mustCreate(t, m, MinSize, 0x11)
 	salts := []uint64{0x0102030405060708, 0x1112131415161718}
-	j.newSalt = func() uint64 { s := salts[0]; salts = salts[1:]; return s }
+	l.newSalt = func() uint64 { s := salts[0]; salts = salts[1:]; return s }
 	golden := func(what string, got []byte, want string) {
 		t.Helper()
 		want = strings.Join(strings.Fields(want), "")
@@ -51,14 +51,14 @@ func TestFormat(t *testing.T) {
 
 	golden("idle header", first[:512], goldenIdle)
 	for range 2 {
-		if err := j.Append(c); err != nil {
+		if err := l.Append(c); err != nil {
 			t.Fatal(err)
 		}
 		c.Seq++
 	}
 	golden("open header", first[:512], goldenOpen)
 	golden("records and end mark", first[4096:4096+2*56+endMarkSize], goldenRecords)
-	if err := errors.Join(j.Sync(), j.Switch(), j.Append(c)); err != nil {
+	if err := errors.Join(l.Sync(), l.Switch(), l.Append(c)); err != nil {
 		t.Fatal(err)
 	}
 	golden("header of the next segment", second[:512], goldenNext)
