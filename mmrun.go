@@ -11,6 +11,9 @@
 // state is then the linear memory, the mutable globals, the tables and the dropped-segment
 // flags; mmrun keeps all of it, and the user's own bytes ([Tx.SetMeta]) with it.
 //
+// However an event ends (it returns, traps, exits, panics, its goroutine ends, its context ends),
+// it is committed whole or not at all.
+//
 // # Modes
 //
 // In [Atomic] mode an event that completes is committed, and what comes back after a crash at
@@ -20,11 +23,20 @@
 //
 // A killed process loses no commit. What a power cut can cost is chosen with [WithSync].
 //
+// # Contexts
+//
+// Every method that takes a context gives up waiting for the instance when it ends. An event whose
+// context has ended is not committed. Guest code that is running is stopped only if the runtime was
+// made with WithCloseOnContextDone; otherwise the event ends when the guest returns, by rollback.
+//
+// A context carries the event it belongs to into host functions: [TxFrom] finds it, and a second
+// event on the same instance under such a context is refused ([ErrNested]) instead of waiting for
+// itself.
+//
 // # Caveats
 //
 // What a guest has outside of itself is not kept: open files, buffered output of the host,
-// effects of host functions. A host function must not call the same instance: it would wait for
-// itself. Guest memory may be touched only inside an event.
+// effects of host functions. Guest memory may be touched only inside an event.
 //
 // The state directory must be on a local file system, and nobody else may cut its files while
 // they are open: a page that is gone is a fault inside compiled code, which ends the process.
@@ -32,301 +44,155 @@ package mmrun
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"sync"
-	"sync/atomic"
 
-	"github.com/mmrun/mmrun/globalsfile"
-	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/mmrun/mmrun/internal/engine"
+	"github.com/mmrun/mmrun/internal/errs"
 )
 
 // Instance is a running module with its persistent state. Its methods are safe for concurrent
 // use; events run one after the other.
 type Instance struct {
-	dir  string
-	mode Mode
-	opts *options
+	store *engine.Store
+	event event // the one in progress; of whoever has entered the store
 
-	mu     sync.Mutex // held during an event
-	guest  *guest
-	mem    *mmapmem.Memory    // nil if the module has no memory
-	state  *globalsfile.State // the small state as of the last commit
-	keeper keeper
-	tx     Tx
-	closed bool
-	files  closers
-	lock   *os.File
-	last   lastOwner // how the state was left before it was opened
-
-	functions    map[string]*Function
-	lastFunction *Function // saves the look-up for a guest with one kind of event (BenchmarkEvent in bench)
-	poison       atomic.Pointer[error]
-	counters     counters
-}
-
-// keeper is what differs between the modes: how the state of an instance is kept. All methods
-// but sync are called with Instance.mu held.
-type keeper interface {
-	// begin is called before an event.
-	begin() error
-	// commit keeps what a completed event did. If it returns an error that does not poison, the
-	// event must be rolled back.
-	commit() error
-	// abort ends an event that failed: by rollback, or by keeping what it did.
-	abort() error
-	// view tells whether abort is a rollback.
-	view() bool
-	// sync makes all commits so far survive power loss.
-	sync() error
-	// seal starts a checkpoint, or tells that another one is in progress and that it has to be
-	// called again. The function returned waits for the end of either, without the lock.
-	seal() (wait func() error, sealed bool, err error)
-	// close makes a last checkpoint.
-	close() error
-	stats(*Stats)
+	functions map[string]*Function
+	// lastFunction saves the look-up for a guest with one kind of event (BenchmarkEvent in bench).
+	lastFunction *Function
+	// hostCalls tells that the guest can reach host functions that may look for their event.
+	hostCalls bool
 }
 
 // Call runs one exported function as one event and commits. The results have the encoding of
 // wazero's api package. If the function traps, the state is rolled back (Atomic) or stays as the
-// guest left it (Continuous), and the error wraps wazero's.
+// guest left it (Continuous), and the error is an [EventError] that wraps wazero's.
 //
 // Call allocates the results; [Instance.Update] with [Function.CallWithStack] does not.
 func (in *Instance) Call(ctx context.Context, name string, params ...uint64) ([]uint64, error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if err := in.usable(); err != nil {
-		return nil, err
-	}
-	f, err := in.function(name, len(params))
-	if err != nil {
-		return nil, err
-	}
-	if err := in.begin(); err != nil {
-		return nil, err
-	}
-	results, err := f.call(ctx, params)
-	if err = in.end(err); err != nil {
+	var done outcome
+	results, err := in.callEvent(ctx, name, params, &done)
+	if err = in.release(err, &done); err != nil {
 		return nil, err
 	}
 	return results, nil
 }
 
+func (in *Instance) callEvent(ctx context.Context, name string, params []uint64,
+	done *outcome) ([]uint64, error) {
+	if err := in.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer in.leave(done)
+	f, err := in.callFunction(ctx, name, params, done)
+	if err != nil {
+		return nil, err
+	}
+	return f.copyResults(), nil
+}
+
+// callFunction is one call as one event, from begin to end. The results are on the function's stack.
+func (in *Instance) callFunction(ctx context.Context, name string, params []uint64,
+	done *outcome) (*Function, error) {
+	f, err := in.function(name, len(params))
+	if err != nil {
+		return nil, err
+	}
+	if err := in.begin(false); err != nil {
+		return nil, err
+	}
+	err = f.call(ctx, params)
+	return f, in.end(ctx, err, done)
+}
+
 // Update runs fn as one event: its calls are committed together. If fn returns an error, or one
-// of its calls trapped, the whole event is rolled back (Atomic) and the error is returned.
-func (in *Instance) Update(_ context.Context, fn func(tx *Tx) error) error {
-	return in.run(fn, false)
+// of its calls trapped, or ctx has ended, the whole event is rolled back (Atomic) and the error is
+// returned.
+func (in *Instance) Update(ctx context.Context, fn func(tx *Tx) error) error {
+	return in.run(ctx, fn, false)
 }
 
 // View runs fn as a query: whatever it changes is rolled back, whether fn succeeds or not.
 // Nothing is written to any file. Continuous mode has no rollback and refuses (ErrUnsupported).
-func (in *Instance) View(_ context.Context, fn func(tx *Tx) error) error {
-	return in.run(fn, true)
+func (in *Instance) View(ctx context.Context, fn func(tx *Tx) error) error {
+	return in.run(ctx, fn, true)
 }
 
-func (in *Instance) run(fn func(tx *Tx) error, view bool) error {
-	in.mu.Lock()
-	defer in.unlock()
-	if err := in.usable(); err != nil {
+func (in *Instance) run(ctx context.Context, fn func(tx *Tx) error, view bool) error {
+	var done outcome
+	err := in.runEvent(ctx, fn, view, &done)
+	return in.release(err, &done)
+}
+
+func (in *Instance) runEvent(ctx context.Context, fn func(tx *Tx) error, view bool,
+	done *outcome) error {
+	if err := in.enter(ctx); err != nil {
 		return err
 	}
-	if view && !in.keeper.view() {
-		return asKind(ErrUnsupported, fmt.Errorf("state %s: a %s state has no rollback, which View needs", in.dir, in.mode))
+	defer in.leave(done)
+	if view && !in.store.RollsBack() {
+		return errs.As(ErrUnsupported, fmt.Errorf(
+			"state %s: a %s state has no rollback, which View needs", in.Dir(), in.Mode()))
 	}
-	tx := &in.tx
-	if err := in.begin(); err != nil {
+	if err := in.begin(view); err != nil {
 		return err
 	}
-	tx.open, tx.failed = true, nil
-	err := fn(tx)
-	tx.open = false
+	err := fn(&Tx{in: in, id: in.event.id.Load()})
 	if err == nil {
-		err = tx.failed
+		err = in.event.failed
 	}
-	if view {
-		in.counters.views++
-		return in.abort(err)
-	}
-	return in.end(err)
-}
-
-// unlock is called when run ends. If the event's function has panicked it leaves no half event behind.
-func (in *Instance) unlock() {
-	if in.tx.open {
-		in.tx.open = false
-		_ = in.end(errPanicked)
-	}
-	in.mu.Unlock()
-}
-
-var errPanicked = errors.New("the event's function panicked")
-
-// begin starts an event.
-func (in *Instance) begin() error {
-	in.tx.metaSet = false
-	return in.keeper.begin()
-}
-
-// end commits an event that ended with err == nil and aborts any other.
-func (in *Instance) end(err error) error {
-	if err != nil {
-		return in.endAborted(err)
-	}
-	if err = in.keeper.commit(); err != nil {
-		return in.endUncommitted(err)
-	}
-	in.counters.commits++
-	return nil
-}
-
-// endUncommitted ends an event whose commit has failed.
-func (in *Instance) endUncommitted(err error) error {
-	if in.poison.Load() != nil {
-		return err
-	}
-	return in.endAborted(err)
-}
-
-func (in *Instance) endAborted(err error) error {
-	in.counters.aborts++
-	return in.abort(err)
-}
-
-// abort ends an event without a commit. The error of the event, if any, is the one to return.
-func (in *Instance) abort(cause error) error {
-	in.tx.metaSet = false
-	if err := in.keeper.abort(); err != nil {
-		return errors.Join(cause, in.poisonWith(err))
-	}
-	return cause
-}
-
-// usable tells whether the instance takes events.
-func (in *Instance) usable() error {
-	if in.closed || in.poison.Load() != nil {
-		return in.refusal()
-	}
-	return nil
-}
-
-// refusal says why no events are taken.
-func (in *Instance) refusal() error {
-	if in.closed {
-		return in.closedError()
-	}
-	return in.poisoned()
-}
-
-func (in *Instance) closedError() error {
-	return asKind(ErrClosed, fmt.Errorf("state %s: %w", in.dir, ErrClosed))
-}
-
-// poisonWith makes err the reason why nothing is accepted any more.
-func (in *Instance) poisonWith(err error) error {
-	if in.poison.CompareAndSwap(nil, &err) {
-		// After a failed sync, pages that are not on the disk may be gone from the page cache, too.
-		_ = in.note("")
-	}
-	in.opts.logger.Error("instance is poisoned", "state", in.dir, "error", err)
-	return in.poisoned()
-}
-
-func (in *Instance) poisoned() error {
-	if p := in.poison.Load(); p != nil {
-		return asKind(ErrPoisoned, fmt.Errorf("state %s: %w (close it and open it again): %w", in.dir, ErrPoisoned, *p))
-	}
-	return nil
+	return in.end(ctx, err, done)
 }
 
 // Seq is the sequence number of the last commit. The first run of a module is commit 1, and each
-// event that is committed adds one, also when it changed nothing.
-func (in *Instance) Seq() uint64 {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.state.Seq
-}
+// event that is committed adds one, also when it changed nothing. It does not wait for an event in
+// progress.
+func (in *Instance) Seq() uint64 { return in.store.Seq() }
 
-// Meta returns a copy of the user's bytes that were committed with the state, nil if none were.
-func (in *Instance) Meta() []byte {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return append([]byte(nil), in.state.Meta...)
-}
+// Meta returns a copy of the user's bytes that were committed with the state, nil if none were. It
+// does not wait for an event in progress.
+func (in *Instance) Meta() []byte { return in.store.Meta() }
 
 // Dir is the state directory.
-func (in *Instance) Dir() string { return in.dir }
+func (in *Instance) Dir() string { return in.store.Dir() }
 
 // Mode is the mode the state is in.
-func (in *Instance) Mode() Mode { return in.mode }
+func (in *Instance) Mode() Mode { return in.store.Mode() }
+
+// Functions lists the module's exported functions, by name.
+func (in *Instance) Functions() map[string]api.FunctionDefinition {
+	return exportedFunctions(in.store.Guest().Code())
+}
 
 // Sync makes all commits so far survive power loss. An error poisons the instance: nothing is
-// known then about what is on the disk, and trying again would not tell.
-func (in *Instance) Sync() error {
-	in.mu.Lock()
-	err := in.usable()
-	in.mu.Unlock()
-	if err != nil {
+// known then about what is on the disk, and trying again would not tell. In Continuous mode it
+// waits for the event in progress.
+func (in *Instance) Sync(ctx context.Context) error {
+	if err := in.refuseNested(ctx); err != nil {
 		return err
 	}
-	return in.keeper.sync()
+	return in.store.Sync(ctx)
 }
 
-// Checkpoint folds the wal into the memory file and the globals file and returns when that
-// is durable. Events go on meanwhile; what they commit is not part of it. In Continuous mode it
-// is Sync.
-func (in *Instance) Checkpoint() error {
-	for {
-		in.mu.Lock()
-		err := in.usable()
-		var wait func() error
-		var sealed bool
-		if err == nil {
-			wait, sealed, err = in.keeper.seal()
-		}
-		in.mu.Unlock()
-		if err == nil {
-			err = wait()
-		}
-		if err != nil || sealed {
-			return err
-		}
+// Checkpoint brings the memory file and the globals file forward to the last commit, releases the
+// log, and returns when that is durable. Events go on meanwhile; what they commit is not part of
+// it. In Continuous mode it is Sync.
+func (in *Instance) Checkpoint(ctx context.Context) error {
+	if err := in.refuseNested(ctx); err != nil {
+		return err
 	}
+	return in.store.Checkpoint(ctx)
 }
 
-// Close makes a checkpoint, ends the guest and releases the state directory. It must not be
-// called while an event runs on the same goroutine. A second Close does nothing.
+// Close makes a checkpoint, ends the guest and releases the state directory. It waits for an event
+// in progress; if ctx ends meanwhile, the instance stays open. A second Close does nothing.
 //
-// The instance is closed also when an error is returned, and nothing that was committed is
-// lost: the next Open recovers it.
-func (in *Instance) Close(context.Context) error {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.closed {
-		return nil
+// Otherwise the instance is closed also when an error is returned, and nothing that was committed
+// is lost: the next Open recovers it.
+func (in *Instance) Close(ctx context.Context) error {
+	if err := in.refuseNested(ctx); err != nil {
+		return err
 	}
-	in.closed = true
-	err := in.keeper.close()
-	if p := in.poisoned(); p != nil && err == nil {
-		err = p
-	}
-	if err == nil {
-		// Without the note the next opening takes longer.
-		_ = in.note(closedNote)
-	}
-	return errors.Join(err, in.guest.close(), in.files.close())
-}
-
-// closers are closed in the reverse order of their opening.
-type closers []func() error
-
-func (c *closers) add(f func() error) { *c = append(*c, f) }
-
-func (c *closers) close() error {
-	var errs []error
-	for i := len(*c) - 1; i >= 0; i-- {
-		errs = append(errs, (*c)[i]())
-	}
-	*c = nil
-	return errors.Join(errs...)
+	return in.store.Close(ctx)
 }

@@ -5,55 +5,18 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/tetratelabs/wazero"
-
 	"github.com/mmrun/mmrun"
-	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/internal/testkit/guests"
+	"github.com/mmrun/mmrun/internal/testkit/instance"
 )
 
-var ctx = context.Background()
+var (
+	ctx   = context.Background()
+	modes = []mmrun.Mode{mmrun.Atomic, mmrun.Continuous}
 
-func newRuntime(t testing.TB) wazero.Runtime {
-	rt := wazero.NewRuntime(ctx)
-	t.Cleanup(func() { rt.Close(ctx) })
-	return rt
-}
-
-// call is one event that must succeed and give one result.
-func call(t testing.TB, in *mmrun.Instance, name string, params ...uint64) uint64 {
-	t.Helper()
-	results, err := in.Call(ctx, name, params...)
-	if err != nil {
-		t.Fatalf("%s%v: %v", name, params, err)
-	}
-	if len(results) == 0 {
-		return 0
-	}
-	return uint64(uint32(results[0]))
-}
-
-func open(t testing.TB, rt wazero.Runtime, dir string, wasm []byte, opts ...mmrun.Option) *mmrun.Instance {
-	t.Helper()
-	in, err := mmrun.Open(ctx, rt, dir, wasm, opts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := in.Close(ctx); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-	return in
-}
-
-func closeInstance(t testing.TB, in *mmrun.Instance) {
-	t.Helper()
-	if err := in.Close(ctx); err != nil {
-		t.Fatalf("close: %v", err)
-	}
-}
-
-var modes = []mmrun.Mode{mmrun.Atomic, mmrun.Continuous}
+	newRuntime, open    = instance.Runtime, instance.Open
+	call, closeInstance = instance.Call, instance.Close
+)
 
 func TestStateSurvivesCloseAndOpen(t *testing.T) {
 	for _, mode := range modes {

@@ -1,37 +1,29 @@
 package mmrun
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/tetratelabs/wazero"
 
-	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/engine"
 )
 
 // Mode says what a crash can cost.
-type Mode int
+type Mode = globalsfile.Mode
 
 const (
 	// Atomic is the mode of a new state unless WithMode says otherwise: whatever instant the
 	// process dies at, the state that comes back is that of the last completed event.
-	Atomic Mode = iota + 1
+	Atomic = globalsfile.Atomic
 	// Continuous keeps each store of the guest at once, without any copy. A process that dies
 	// between two events loses nothing; one that dies inside an event leaves a torn state,
 	// which Open detects and refuses.
-	Continuous
+	Continuous = globalsfile.Continuous
 )
-
-func (m Mode) String() string {
-	switch m {
-	case Atomic:
-		return "atomic"
-	case Continuous:
-		return "continuous"
-	}
-	return fmt.Sprintf("Mode(%d)", int(m))
-}
 
 // ParseMode is the inverse of Mode.String.
 func ParseMode(s string) (Mode, error) {
@@ -44,21 +36,28 @@ func ParseMode(s string) (Mode, error) {
 }
 
 // SyncPolicy says when commits are made to survive power loss. A killed process loses no commit
-// under any of them. The zero value is SyncNever.
-type SyncPolicy struct {
-	always bool
-	every  time.Duration
-}
+// under any of them. It is SyncAlways, SyncNever or a value of SyncEvery.
+type SyncPolicy time.Duration
 
-// SyncAlways syncs each commit before its effect is released.
-var SyncAlways = SyncPolicy{always: true}
-
-// SyncNever leaves syncing to checkpoints and to calls of Sync.
-var SyncNever = SyncPolicy{}
+const (
+	// SyncNever leaves syncing to checkpoints and to calls of Sync.
+	SyncNever SyncPolicy = 0
+	// SyncAlways syncs each commit before its effect is released. Other events run meanwhile; one
+	// sync serves all that wait for it.
+	SyncAlways SyncPolicy = -1
+)
 
 // SyncEvery syncs in the background, d after the first commit that is not synced yet. A failure
-// to do so poisons the instance. d must be positive.
-func SyncEvery(d time.Duration) SyncPolicy { return SyncPolicy{every: d} }
+// to do so poisons the instance. d must be positive: WithSync refuses any other.
+func SyncEvery(d time.Duration) SyncPolicy {
+	if d <= 0 {
+		return badSync
+	}
+	return SyncPolicy(d)
+}
+
+// badSync is what SyncEvery makes of a duration that is none.
+const badSync SyncPolicy = -2
 
 // ParseSync reads "always", "never" or a positive duration such as "1s".
 func ParseSync(s string) (SyncPolicy, error) {
@@ -70,88 +69,117 @@ func ParseSync(s string) (SyncPolicy, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d <= 0 {
-		return SyncPolicy{}, fmt.Errorf("sync policy %q: want always, never or a positive duration such as 1s", s)
+		return 0, fmt.Errorf(
+			"sync policy %q: want always, never or a positive duration such as 1s", s)
 	}
 	return SyncEvery(d), nil
 }
 
 func (p SyncPolicy) String() string {
 	switch {
-	case p.always:
+	case p == SyncAlways:
 		return "always"
-	case p.every > 0:
-		return p.every.String()
+	case p == SyncNever:
+		return "never"
+	case p > 0:
+		return time.Duration(p).String()
 	}
-	return "never"
+	return fmt.Sprintf("SyncPolicy(%d)", int64(p))
 }
 
 const (
-	// DefaultWALSize is the size of a wal's two segments together: 16 MiB.
-	DefaultWALSize = 16 << 20
+	// DefaultWALSize is the most that the log's two segments take together: 16 MiB.
+	DefaultWALSize = engine.DefaultWALSize
 	// MinWALSize is the least that WithWALSize accepts: 128 KiB.
-	MinWALSize = 128 << 10
+	MinWALSize = engine.MinWALSize
+	// MaxWALSize is the most that WithWALSize accepts: 32 GiB.
+	MaxWALSize = engine.MaxWALSize
 )
 
-// Option is an argument of Open.
-type Option func(*options)
+// Option is an argument of Open. What it refuses, Open refuses before it touches anything.
+type Option func(*engine.Options) error
 
-type options struct {
-	mode       Mode // 0: the state's, or Atomic
-	sync       SyncPolicy
-	config     wazero.ModuleConfig
-	walSize    int64
-	logger     *slog.Logger
-	acceptTorn bool
-	fs         vfs.FS
-	bootID     func() [16]byte
-}
-
-func newOptions(opts []Option) (*options, error) {
-	o := &options{
-		config:  wazero.NewModuleConfig(),
-		walSize: DefaultWALSize,
-		logger:  slog.New(slog.DiscardHandler),
-		fs:      vfs.OS,
-		bootID:  bootID,
-	}
-	for _, opt := range opts {
-		opt(o)
-	}
-	if o.walSize < MinWALSize {
-		return nil, fmt.Errorf("wal size %d: the least is %d bytes", o.walSize, MinWALSize)
+func newOptions(opts []Option) (*engine.Options, error) {
+	o := engine.DefaultOptions()
+	for i, opt := range opts {
+		if opt == nil {
+			return nil, fmt.Errorf("option %d is nil", i)
+		}
+		if err := opt(o); err != nil {
+			return nil, err
+		}
 	}
 	return o, nil
 }
 
-// WithMode chooses the mode. Without it a state keeps the one it has, and a new one is Atomic.
+// WithMode chooses the mode. Without it, or with 0, a state keeps the one it has, and a new one is
+// Atomic.
 // A state that was closed cleanly is converted to the mode given; another one is refused.
-func WithMode(m Mode) Option { return func(o *options) { o.mode = m } }
+func WithMode(m Mode) Option {
+	return func(o *engine.Options) error {
+		if m != 0 && m != Atomic && m != Continuous {
+			return fmt.Errorf("mode %v: want Atomic or Continuous", m)
+		}
+		o.Mode = m
+		return nil
+	}
+}
 
 // WithSync chooses the sync policy; the default is SyncNever. In Continuous mode a policy other
 // than SyncNever syncs the whole memory, at the end of events.
-func WithSync(p SyncPolicy) Option { return func(o *options) { o.sync = p } }
+func WithSync(p SyncPolicy) Option {
+	return func(o *engine.Options) error {
+		if p < SyncAlways {
+			return fmt.Errorf("sync policy %v: want SyncAlways, SyncNever or SyncEvery of a "+
+				"positive duration", p)
+		}
+		o.SyncAlways, o.SyncEvery = p == SyncAlways, max(0, time.Duration(p))
+		return nil
+	}
+}
 
 // WithModuleConfig sets what the guest sees of the outside: arguments, environment, clocks,
 // randomness, directories. Its name and its start functions are ignored: instances have no name,
-// and mmrun runs the module's own start function once in the life of a state. Unless it says otherwise clocks stand still and randomness repeats; see
-// wazero's documentation.
-func WithModuleConfig(c wazero.ModuleConfig) Option { return func(o *options) { o.config = c } }
+// and mmrun runs the module's own start function once in the life of a state. Unless it says
+// otherwise clocks stand still and randomness repeats; see wazero's documentation.
+func WithModuleConfig(c wazero.ModuleConfig) Option {
+	return func(o *engine.Options) error {
+		if c == nil {
+			return errors.New("WithModuleConfig: the configuration is nil")
+		}
+		o.Config = c
+		return nil
+	}
+}
 
-// WithWALSize sets the size of the wal's two segments together, in bytes, for a state
-// that is created. An existing state keeps the size it has.
-func WithWALSize(n int64) Option { return func(o *options) { o.walSize = n } }
+// WithWALSize sets the most that the log's two segments take together, in bytes, for a state
+// that is created. They begin small and grow by need. An existing state keeps the size it has.
+func WithWALSize(n int64) Option {
+	return func(o *engine.Options) error {
+		if n < MinWALSize || n > MaxWALSize {
+			return fmt.Errorf("wal size %d: want %d to %d bytes", n, MinWALSize, int64(MaxWALSize))
+		}
+		o.WALSize = n
+		return nil
+	}
+}
 
 // WithLogger receives what happens in the background: recoveries, checkpoints, failures.
-func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l } }
+func WithLogger(l *slog.Logger) Option {
+	return func(o *engine.Options) error {
+		if l == nil {
+			return errors.New("WithLogger: the logger is nil")
+		}
+		o.Logger = l
+		return nil
+	}
+}
 
 // WithAcceptTorn opens a torn state as it is, instead of refusing it with ErrTorn. Its memory
 // is what the interrupted event left of it.
-func WithAcceptTorn() Option { return func(o *options) { o.acceptTorn = true } }
-
-// withFS replaces the file operations, for fault injection.
-func withFS(fs vfs.FS) Option { return func(o *options) { o.fs = fs } }
-
-// withBootID replaces the identity of the machine's boot, for tests of power loss.
-func withBootID(id [16]byte) Option {
-	return func(o *options) { o.bootID = func() [16]byte { return id } }
+func WithAcceptTorn() Option {
+	return func(o *engine.Options) error {
+		o.AcceptTorn = true
+		return nil
+	}
 }

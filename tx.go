@@ -3,38 +3,42 @@ package mmrun
 import (
 	"context"
 	"fmt"
-	"strings"
+	"slices"
 
 	"github.com/tetratelabs/wazero/api"
+
+	"github.com/mmrun/mmrun/internal/errs"
 )
 
-// Tx is an event in progress. It is valid only inside the function it was given to, and only on
-// that goroutine.
+// Tx is an event in progress. It is valid only until the function it was given to returns, and
+// only on that goroutine. Any use of it afterwards is an error.
 type Tx struct {
-	in      *Instance
-	open    bool
-	failed  error // the first call that failed: what it left behind must not be committed
-	meta    []byte
-	metaSet bool
+	in *Instance
+	id uint64 // of the event
 }
 
 // Call calls an exported function. If it traps, the event cannot be committed any more, whether
 // the error is returned from the event's function or not.
 func (tx *Tx) Call(ctx context.Context, name string, params ...uint64) ([]uint64, error) {
-	f, err := tx.in.function(name, len(params))
-	if err == nil {
-		err = tx.usable()
+	if err := tx.usable(); err != nil {
+		return nil, err
 	}
+	f, err := tx.in.function(name, len(params))
 	if err != nil {
 		return nil, err
 	}
-	results, err := f.call(ctx, params)
-	return results, tx.note(err)
+	if err := f.call(ctx, params); err != nil {
+		return nil, tx.in.event.note(err)
+	}
+	return f.copyResults(), nil
 }
 
 // Function returns an exported function, nil if there is none of that name. It is resolved once:
 // keep it for as long as the instance is open, and call it inside events.
 func (tx *Tx) Function(name string) *Function {
+	if tx.usable() != nil {
+		return nil
+	}
 	f, err := tx.in.find(name)
 	if err != nil {
 		return nil
@@ -42,180 +46,217 @@ func (tx *Tx) Function(name string) *Function {
 	return f
 }
 
-// Memory is the guest's linear memory, nil if it has none. What is written to it is part of the
-// event. It must not be used after the event.
+// Seq is the number of the commit that the event would become.
+func (tx *Tx) Seq() uint64 { return tx.in.store.Seq() + 1 }
+
+// Memory is the guest's linear memory, nil if it has none or the event is over. What is written to
+// it is part of the event. It must not be used after the event.
 func (tx *Tx) Memory() api.Memory {
-	if tx.in.mem == nil || tx.usable() != nil {
+	if tx.in.store.Memory() == nil || tx.usable() != nil {
 		return nil
 	}
-	return tx.in.guest.mod.Memory()
+	return tx.in.store.Guest().Module().Memory()
+}
+
+// ReadBytes returns a copy of n bytes of the guest's memory.
+func (tx *Tx) ReadBytes(ptr, n uint32) ([]byte, error) {
+	b, err := tx.view(ptr, n)
+	return slices.Clone(b), err
+}
+
+// WriteBytes copies b into the guest's memory at ptr. Nothing is written if it does not fit.
+func (tx *Tx) WriteBytes(ptr uint32, b []byte) error {
+	if uint64(len(b)) > 1<<32-1 {
+		return fmt.Errorf("%d bytes are more than a memory can hold", len(b))
+	}
+	to, err := tx.view(ptr, uint32(len(b)))
+	copy(to, b)
+	return err
+}
+
+// view is a part of the guest's memory.
+func (tx *Tx) view(ptr, n uint32) ([]byte, error) {
+	if err := tx.usable(); err != nil {
+		return nil, err
+	}
+	mem := tx.Memory()
+	if mem == nil {
+		return nil, errs.As(ErrUnsupported, fmt.Errorf("the module has no memory"))
+	}
+	b, ok := mem.Read(ptr, n)
+	if !ok {
+		return nil, fmt.Errorf("%d bytes at address %d: the memory has %d bytes", n, ptr, mem.Size())
+	}
+	return b, nil
+}
+
+// allocators are the exports that give a guest's own memory out: size in, address out.
+var allocators = []string{"malloc", "alloc", "allocate", "cabi_realloc"}
+
+// NewBytes copies b into memory that the guest's own allocator gives out, and returns the address.
+// It calls the first of malloc, alloc and allocate that the module exports with one i32 parameter
+// and one i32 result, or cabi_realloc. The memory is the guest's, to be freed as its code does it.
+func (tx *Tx) NewBytes(ctx context.Context, b []byte) (ptr uint32, err error) {
+	if err := tx.usable(); err != nil {
+		return 0, err
+	}
+	for _, name := range allocators {
+		f, err := tx.in.find(name)
+		if err != nil {
+			continue
+		}
+		params := []uint64{uint64(len(b))}
+		if name == "cabi_realloc" {
+			params = []uint64{0, 0, 1, uint64(len(b))}
+		}
+		if !takesAndGivesI32(f.def, len(params)) {
+			continue
+		}
+		results, err := tx.Call(ctx, name, params...)
+		if err != nil {
+			return 0, err
+		}
+		ptr := uint32(results[0])
+		if ptr == 0 && len(b) > 0 {
+			return 0, tx.in.event.note(fmt.Errorf("%s(%d): the guest has no memory left", name, len(b)))
+		}
+		return ptr, tx.WriteBytes(ptr, b)
+	}
+	return 0, errs.As(ErrUnsupported, fmt.Errorf(
+		"the module exports none of %v, which NewBytes needs", allocators))
+}
+
+func takesAndGivesI32(def api.FunctionDefinition, params int) bool {
+	isI32 := func(t api.ValueType) bool { return t == api.ValueTypeI32 }
+	all := func(types []api.ValueType, n int) bool {
+		return len(types) == n && !slices.ContainsFunc(types, func(t api.ValueType) bool { return !isI32(t) })
+	}
+	return all(def.ParamTypes(), params) && all(def.ResultTypes(), 1)
 }
 
 // Module is the present wazero instance of the guest, for host code that needs more than Tx
-// gives. It is valid until the end of the event: a rollback may replace it.
-func (tx *Tx) Module() api.Module { return tx.in.guest.mod }
+// gives; nil if the event is over. It is valid until the end of the event: a rollback may replace
+// it.
+func (tx *Tx) Module() api.Module {
+	if tx.usable() != nil {
+		return nil
+	}
+	return tx.in.store.Guest().Module()
+}
 
 // Meta returns the user's bytes as of this point of the event. They must not be changed.
 func (tx *Tx) Meta() []byte {
-	if tx.metaSet {
-		return tx.meta
+	if !tx.live() {
+		return nil
 	}
-	return tx.in.state.Meta
+	if m := &tx.in.event.meta; m.Set {
+		return m.Bytes
+	}
+	return tx.in.store.State().Meta
 }
 
 // SetMeta sets the user's bytes that are committed with the event: an input cursor, a schema
-// version. They are copied. Every checkpoint writes them, so keep them small.
+// version. They are copied. A commit compares them with those before, and logs what differs; each
+// checkpoint writes all of them. A commit is refused if they do not fit, with tables and globals, in
+// 64 MiB ([globalsfile.MaxSlot]).
 func (tx *Tx) SetMeta(b []byte) {
-	tx.meta = append(tx.meta[:0], b...)
-	tx.metaSet = true
+	if !tx.live() {
+		return
+	}
+	m := &tx.in.event.meta
+	m.Bytes, m.Set = append(m.Bytes[:0], b...), true
 }
 
+// OnCommit has fn called after the event has been committed and, under SyncAlways, survives power
+// loss. Other events may run meanwhile. fn runs on the event's goroutine, before the call that
+// made the event returns, and may begin another event.
+func (tx *Tx) OnCommit(fn func()) {
+	if tx.live() && !tx.in.event.view {
+		tx.in.event.onCommit = append(tx.in.event.onCommit, fn)
+	}
+}
+
+// OnRollback has fn called after the event has been undone, for whatever reason; of a View, after
+// it is over. See OnCommit.
+func (tx *Tx) OnRollback(fn func()) {
+	if tx.live() {
+		tx.in.event.onRollback = append(tx.in.event.onRollback, fn)
+	}
+}
+
+func (tx *Tx) live() bool { return tx.in.event.id.Load() == tx.id }
+
+// usable is an error if the event is over or has failed.
 func (tx *Tx) usable() error {
-	if tx.open && tx.failed == nil {
-		return nil
+	if !tx.live() {
+		return errs.As(ErrNotInEvent, fmt.Errorf(
+			"state %s: a Tx was used after its event was over", tx.in.Dir()))
 	}
-	return tx.refusal()
+	return tx.in.event.failed
 }
 
-func (tx *Tx) refusal() error {
-	if !tx.open {
-		return fmt.Errorf("state %s: a Tx was used outside of its event", tx.in.dir)
-	}
-	return tx.failed
-}
-
-func (tx *Tx) note(err error) error {
-	if err != nil && tx.failed == nil {
-		tx.failed = err
+// note remembers the first error of a call: what it left behind must not be committed.
+func (e *event) note(err error) error {
+	if e.failed == nil {
+		e.failed = err
 	}
 	return err
 }
 
-// Function is an exported function of an instance. Use it inside events only.
-type Function struct {
-	in      *Instance
-	name    string
-	def     api.FunctionDefinition
-	fn      api.Function
-	life    uint64 // of the guest that fn belongs to
-	params  int    // values on the stack; a v128 takes two
-	results int
-	stack   []uint64 // as long as a call needs
+// Context returns ctx with the event in it, for host code that calls others. Calls through Tx do
+// this themselves.
+func (tx *Tx) Context(ctx context.Context) context.Context {
+	if TxFrom(ctx) == tx {
+		return ctx
+	}
+	return &eventContext{ctx, tx}
 }
 
-// Definition describes the function: its name, parameters and results.
-func (f *Function) Definition() api.FunctionDefinition { return f.def }
+// TxFrom returns the event that a host function runs in, nil if ctx carries none. It is the
+// innermost one if events of several instances call each other.
+func TxFrom(ctx context.Context) *Tx {
+	tx, _ := ctx.Value(txKey{}).(*Tx)
+	return tx
+}
 
-// CallWithStack calls the function with the parameters in stack, which receives the results. It
-// must be long enough for either; a v128 takes two elements. It does not allocate.
-func (f *Function) CallWithStack(ctx context.Context, stack []uint64) error {
-	tx := &f.in.tx
-	if err := tx.usable(); err != nil {
-		return err
+type txKey struct{}
+
+// eventContext carries an event. Asked with an instance as the key it tells that instance's event.
+type eventContext struct {
+	context.Context
+	tx *Tx
+}
+
+func (c *eventContext) Value(key any) any {
+	switch key := key.(type) {
+	case txKey:
+		return c.tx
+	case *Instance:
+		if key == c.tx.in {
+			return c.tx
+		}
 	}
-	if len(stack) < len(f.stack) {
-		return fmt.Errorf("function %s: a stack of %d values, %d are needed", f.name, len(stack), len(f.stack))
+	return c.Context.Value(key)
+}
+
+// eventContext is ctx with the event in progress, if there is anybody to look for it and it does not
+// carry that event already.
+func (in *Instance) eventContext(ctx context.Context) context.Context {
+	if !in.hostCalls {
+		return ctx
 	}
-	if err := f.run(ctx, stack); err != nil {
-		return tx.note(err)
+	if tx := TxFrom(ctx); tx != nil && tx.in == in && tx.live() {
+		return ctx
+	}
+	return &eventContext{ctx, &Tx{in: in, id: in.event.id.Load()}}
+}
+
+// refuseNested is an error if ctx tells that the caller is inside an event of this instance.
+func (in *Instance) refuseNested(ctx context.Context) error {
+	if tx, _ := ctx.Value(in).(*Tx); tx != nil && tx.live() {
+		return errs.As(ErrNested, fmt.Errorf("state %s: called from inside an event of the same "+
+			"instance, which would wait for itself (use the Tx, or a goroutine without its context)",
+			in.Dir()))
 	}
 	return nil
-}
-
-func (f *Function) run(ctx context.Context, stack []uint64) error {
-	g := f.in.guest
-	if f.life != g.life {
-		f.fn = g.mod.ExportedFunction(f.name)
-		f.life = g.life
-	}
-	if g.closed() {
-		return fmt.Errorf("function %s: the guest has ended itself in this event", f.name)
-	}
-	if err := f.fn.CallWithStack(ctx, stack); err != nil {
-		return fmt.Errorf("function %s: %w", f.name, err)
-	}
-	return nil
-}
-
-func (f *Function) call(ctx context.Context, params []uint64) ([]uint64, error) {
-	copy(f.stack, params)
-	err := f.run(ctx, f.stack)
-	if err != nil || f.results == 0 {
-		return nil, err
-	}
-	return append([]uint64(nil), f.stack[:f.results]...), nil
-}
-
-// function finds an exported function of the module itself, to be called with n values.
-func (in *Instance) function(name string, n int) (*Function, error) {
-	f, err := in.find(name)
-	if err != nil {
-		return nil, err
-	}
-	if n != f.params {
-		return nil, fmt.Errorf("function %s: %d parameter values given, %s takes %d", f.name, n, Signature(f.def), f.params)
-	}
-	in.lastFunction = f
-	return f, nil
-}
-
-func (in *Instance) find(name string) (*Function, error) {
-	if f := in.lastFunction; f != nil && f.name == name {
-		return f, nil
-	}
-	if f, ok := in.functions[name]; ok {
-		return f, nil
-	}
-	fn := in.guest.mod.ExportedFunction(name)
-	if fn == nil || strings.HasPrefix(name, reservedPrefix) {
-		return nil, asKind(ErrNoFunction, fmt.Errorf("function %s: the module exports no function of that name", name))
-	}
-	f := &Function{in: in, name: name, def: fn.Definition(), fn: fn, life: in.guest.life}
-	f.params, f.results = slots(f.def.ParamTypes()), slots(f.def.ResultTypes())
-	f.stack = make([]uint64, max(f.params, f.results))
-	in.functions[name] = f
-	return f, nil
-}
-
-// reservedPrefix begins the names of what the rewriter adds.
-const reservedPrefix = "mmrun:"
-
-// v128 is missing among wazero's value types.
-const v128 api.ValueType = 0x7b
-
-// slots is the number of stack values that values of these types take.
-func slots(types []api.ValueType) int {
-	n := len(types)
-	for _, t := range types {
-		if t == v128 {
-			n++
-		}
-	}
-	return n
-}
-
-// Functions lists the module's exported functions, by name.
-func (in *Instance) Functions() map[string]api.FunctionDefinition {
-	defs := in.guest.compiled.ExportedFunctions()
-	for name := range defs {
-		if strings.HasPrefix(name, reservedPrefix) {
-			delete(defs, name)
-		}
-	}
-	return defs
-}
-
-// Signature writes a function's type as in "(i32, i64) -> (f64)".
-func Signature(def api.FunctionDefinition) string {
-	list := func(types []api.ValueType) string {
-		names := make([]string, len(types))
-		for i, t := range types {
-			names[i] = api.ValueTypeName(t)
-			if t == v128 {
-				names[i] = "v128"
-			}
-		}
-		return "(" + strings.Join(names, ", ") + ")"
-	}
-	return list(def.ParamTypes()) + " -> " + list(def.ResultTypes())
 }

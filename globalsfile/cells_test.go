@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// inCells is a file whose newest state is in the cells: A in the slots, B's numbers in the event page.
+// inCells is a file whose newest state is in the cells: A in the slots, B's numbers in the event
+// page.
 func inCells(t testing.TB) (*memFS, *File, State) {
 	t.Helper()
 	m := newMemFS()
@@ -48,7 +49,8 @@ func TestEveryBitFlipInCellsIsFoundOrHarmless(t *testing.T) {
 	t.Logf("%d bits flipped, %d found, the others harmless", 8*len(data), found)
 }
 
-// A process killed at any store of an event that stores globals: torn, or the state before, or the one after.
+// A process killed at any store of an event that stores globals: torn, or the state before, or
+// the one after.
 func TestKillAtAnyStoreOfAnEvent(t *testing.T) {
 	m, f, want := inCells(t)
 	data := m.names["globals"].data
@@ -107,7 +109,8 @@ func TestKillAtAnyStoreOfAnEvent(t *testing.T) {
 	}
 }
 
-// A power cut has kept the cells of write 2 and lost slot 2. The write that takes the number again must not bring them back.
+// A power cut has kept the cells of write 2 and lost slot 2. The write that takes the number
+// again must not bring them back.
 func TestCellsOfALostLifeStayLost(t *testing.T) {
 	m := newMemFS()
 	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous, BootID: boot1}, stateA()))
@@ -149,7 +152,8 @@ func TestDamagedCellsAreNotTaken(t *testing.T) {
 	}
 }
 
-// Copies of the header that differ are made equal, or damage to the one that counts would bring the other back.
+// Copies of the header that differ are made equal, or damage to the one that counts would bring
+// the other back.
 func TestDifferentHeaderCopiesAreMadeEqual(t *testing.T) {
 	m := newMemFS()
 	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous, BootID: boot1, Clean: true}, stateA()))

@@ -174,9 +174,9 @@ func TestCheckPassesEveryPowerCutInAtomicMode(t *testing.T) {
 	}
 }
 
-// Continuous mode does not sync between slot writes. After a power cut the file may be anything, but
-// it is trusted only when nothing has been stored to the memory since the last flush; and in the
-// same boot only between two events.
+// Continuous mode does not sync between slot writes. After a power cut the file may be anything,
+// but it is trusted only when nothing has been stored to the memory since the last flush; and in
+// the same boot only between two events.
 func TestContinuousModeIsTrustedOnlyWhenMemoryFits(t *testing.T) {
 	m := newMemFS()
 	rnd := rand.New(rand.NewPCG(5, 6))

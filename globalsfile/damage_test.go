@@ -2,6 +2,7 @@ package globalsfile
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"hash/crc32"
 	"math/rand/v2"
@@ -9,21 +10,25 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/mmrun/mmrun/internal/section"
 	"github.com/mmrun/mmrun/vfs"
 )
 
 var boot1, boot2 = [16]byte{1}, [16]byte{2}
 
 func stateA() *State {
-	return &State{Seq: 10, MemoryPages: 1, Globals: []Value{{Type: 0x7f, Lo: 1}, {Type: 0x7e, Lo: 2}, {Type: 0x7b, Lo: 3, Hi: 4}},
-		Tables: [][]int32{{1, -1, 2}}, Dropped: []bool{true, false}, Meta: []byte("a")}
+	return &State{Seq: 10, MemoryPages: 1,
+		Globals: []Value{{Type: 0x7f, Lo: 1}, {Type: 0x7e, Lo: 2}, {Type: 0x7b, Lo: 3, Hi: 4}},
+		Tables:  [][]int32{{1, -1, 2}}, Dropped: []bool{true, false}, Meta: []byte("a")}
 }
 
 func stateB() *State {
-	return &State{Seq: 11, MemoryPages: 2, Globals: []Value{{Type: 0x7f, Lo: 10}, {Type: 0x7e, Lo: 20}, {Type: 0x7b, Lo: 30, Hi: 40}},
-		Tables: [][]int32{{3, -1, 2}}, Dropped: []bool{true, true}, Meta: []byte("b")}
+	return &State{Seq: 11, MemoryPages: 2,
+		Globals: []Value{{Type: 0x7f, Lo: 10}, {Type: 0x7e, Lo: 20}, {Type: 0x7b, Lo: 30, Hi: 40}},
+		Tables:  [][]int32{{3, -1, 2}}, Dropped: []bool{true, true}, Meta: []byte("b")}
 }
 
 // twoStates is a file at rest: A in one slot, the newer B in the other.
@@ -130,38 +135,71 @@ func TestOtherFormatsAreRefused(t *testing.T) {
 	}
 }
 
-// Lengths are distrusted even behind a checksum that fits: no panic, and no memory for what is not there.
-func TestLengthsInsideATailAreDistrusted(t *testing.T) {
-	s := &State{Tables: [][]int32{{1, 2}, {3}}, Dropped: make([]bool, 9), Meta: []byte("meta")}
-	whole := make([]byte, s.tailLength())
-	encodeTail(whole, s)
-	if err := decodeTail(whole, new(State)); err != nil {
-		t.Fatal(err)
-	}
-	for name, offset := range map[string]int{"tables": 0, "dropped flags": 4, "metadata": 8, "elements": 12, "elements of the second table": 24} {
-		for _, add := range []byte{1, 0x10} { // to the highest byte; 1 is 16 million
-			b := slices.Clone(whole)
-			b[offset+3] += add
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			err := decodeTail(b, new(State))
-			runtime.ReadMemStats(&after)
-			if err == nil {
-				t.Errorf("%s: accepted", name)
-			}
-			if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
-				t.Errorf("%s: %d bytes allocated", name, n)
-			}
+// Contents are distrusted even behind checksums that fit: no panic, and no memory for what is not
+// there.
+func TestContentsOfSectionsAreDistrusted(t *testing.T) {
+	le := binary.LittleEndian
+	size := sectionOf(section.MemorySize, "\x01\x00\x00\x00")
+	for name, list := range map[string][]section.Section{
+		"no memory size":          {sectionOf(section.Meta, "m")},
+		"short memory size":       {sectionOf(section.MemorySize, "\x01\x00\x00")},
+		"two memory sizes":        {size, size},
+		"part of a global":        {sectionOf(section.Globals, strings.Repeat("g", 18)), size},
+		"no number of flags":      {sectionOf(section.Dropped, "abc"), size},
+		"more flags than bytes":   {sectionOf(section.Dropped, "\xff\xff\xff\xff\x01"), size},
+		"more bytes than flags":   {sectionOf(section.Dropped, "\x01\x00\x00\x00\x01\x00"), size},
+		"no number of elements":   {sectionOf(section.Tables, "abc"), size},
+		"more elements than room": {sectionOf(section.Tables, "\xff\xff\xff\xff1234"), size},
+		"elements, then too many": {sectionOf(section.Tables,
+			"\x01\x00\x00\x001234\x01\x00\x00\x00"), size},
+		"long binding": {size, sectionOf(section.Binding, "123456789")},
+		"two tables":   {sectionOf(section.Tables, ""), sectionOf(section.Tables, ""), size},
+	} {
+		slot := forgedSlot(0, 1, list...)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := decodeSlot(slot, 0)
+		runtime.ReadMemStats(&after)
+		if err == nil || errors.Is(err, section.ErrUnknown) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > 1<<16 {
+			t.Errorf("%s: %d bytes allocated", name, n)
 		}
 	}
-	for length := range whole {
-		if err := decodeTail(whole[:length], new(State)); err == nil {
-			t.Errorf("%d bytes of %d: accepted", length, len(whole))
-		}
+	whole := forgedSlot(0, 1, sectionOf(section.Meta, "m"), size)
+	if _, err := decodeSlot(whole, 0); err != nil {
+		t.Error("what is well formed:", err)
 	}
-	if err := decodeTail(append(whole, 0), new(State)); err == nil {
-		t.Error("a longer tail: accepted")
+	le.PutUint32(whole[16:], 1<<32-1)
+	fixChecksum(whole, headLength-4)
+	if _, err := decodeSlot(whole, 0); err == nil {
+		t.Error("a list longer than the slot: accepted")
 	}
+}
+
+func sectionOf(id section.ID, content string) section.Section {
+	return section.Section{ID: id, Must: true, Content: []byte(content)}
+}
+
+// forgedSlot is a slot with checksums that fit, whatever the sections are.
+func forgedSlot(write, seq uint64, sections ...section.Section) []byte {
+	le := binary.LittleEndian
+	slot := le.AppendUint64(le.AppendUint64(nil, write), seq)
+	slot = append(slot, make([]byte, 8)...)
+	length := 0
+	for _, s := range sections {
+		length += int(section.Size(s.ID, int64(len(s.Content))))
+	}
+	le.PutUint32(slot[16:], uint32(length))
+	fixChecksum(slot, headLength-4)
+	sum := le.Uint32(slot[headLength-4:])
+	for _, s := range sections {
+		start := len(slot)
+		slot = append(section.AppendHeader(slot, s.ID, s.Must, len(s.Content)), s.Content...)
+		slot, sum = section.AppendChecksum(slot, start, sum)
+	}
+	return slot
 }
 
 // A disk that writes to the wrong place.
@@ -198,16 +236,12 @@ func TestTornSlotGivesTheOlderState(t *testing.T) {
 		}
 		after := slices.Clone(live)
 		base := slotsOffset + int(f.write&1)*pageSize
-		split := base + headLength(len(next.Globals))
-		// In the order of the stores: the tail, then the head with its checksum at the end.
-		var order []int
-		for at := split; at < base+pageSize; at++ {
-			order = append(order, at)
+		var order []int // of the stores
+		for at := base; at < base+pageSize; at++ {
+			if before[at] != after[at] {
+				order = append(order, at)
+			}
 		}
-		for at := base; at < split; at++ {
-			order = append(order, at)
-		}
-		order = slices.DeleteFunc(order, func(at int) bool { return before[at] == after[at] })
 		check := func(image []byte, what string, args ...any) {
 			t.Helper()
 			in, err := inspect(bytes.NewReader(image), int64(len(image)))
@@ -264,14 +298,19 @@ func FuzzOpen(f *testing.F) {
 			}
 			return
 		}
-		if f.write > 1<<63 {
-			return // the number would go round; so many writes cannot happen
+		if f.write >= MaxSeq-1 {
+			return // so many writes cannot happen
 		}
 		s := must[*State](t)(f.Read())
-		s.Seq++
-		f.BeginEvent(s.Seq & (1<<63 - 1))
+		if s.Seq++; s.Seq > MaxSeq {
+			if err := f.WriteSlot(s); !errors.Is(err, ErrTooLarge) {
+				t.Fatal(err)
+			}
+			return
+		}
+		f.BeginEvent(s.Seq)
 		f.StoreGlobals(s.MemoryPages, s.Globals)
-		f.EndEvent(s.Seq & (1<<63 - 1))
+		f.EndEvent(s.Seq)
 		s.Meta = append(s.Meta, 1)
 		r := must[Report](t)(f.Report())
 		_ = r.Check(boot1)
@@ -294,19 +333,26 @@ func fixAllChecksums(data []byte) {
 		fixChecksum(data[i*pageSize:], headerCRC)
 	}
 	capacity := (len(data) - slotsOffset) / 2
+	le := binary.LittleEndian
 	for i := range 2 {
 		slot := data[slotsOffset+i*capacity:][:capacity]
-		if len(slot) < slotFixed {
+		if len(slot) < headLength {
 			return
 		}
-		globals := int(slot[20]) | int(slot[21])<<8
-		length := int(slot[24]) | int(slot[25])<<8
-		head := headLength(globals)
-		if head+length > len(slot) {
-			continue
+		fixChecksum(slot, headLength-4)
+		sum := le.Uint32(slot[headLength-4:])
+		list := slot[headLength:]
+		list = list[:min(uint64(le.Uint32(slot[16:])), uint64(len(list)))]
+		for {
+			_, n := binary.Uvarint(list)
+			length, m := binary.Uvarint(list[max(n, 0):])
+			if n <= 0 || m <= 0 || length+uint64(n+m)+4 > uint64(len(list)) {
+				break
+			}
+			end := n + m + int(length)
+			sum = crc32.Update(sum, castagnoli, list[:end])
+			le.PutUint32(list[end:], sum)
+			list = list[end+4:]
 		}
-		c := crc32.Checksum(slot[head:head+length], castagnoli)
-		slot[28], slot[29], slot[30], slot[31] = byte(c), byte(c>>8), byte(c>>16), byte(c>>24)
-		fixChecksum(slot, head-4)
 	}
 }

@@ -4,26 +4,25 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"os"
 
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// File is an open and mapped globals file. Its methods are not safe for concurrent use: the caller
-// lets one goroutine in at a time. Two processes must not have a file open at once; the caller holds
-// a lock.
+// File is an open and mapped globals file. Where the system allows it, which Linux does, it holds a
+// mapping and no descriptor. Its methods are not safe for concurrent use: the caller lets one
+// goroutine in at a time. Two processes must not have a file open at once; the caller holds a lock.
 //
-// An error of a sync, or of a growth that got stuck half way, wraps ErrFailed and stays: whatever is
-// tried afterwards returns the same error, because nothing is known about what the disk holds. Close the file and
-// open it anew.
+// An error of a sync, or of a growth that got stuck half way, wraps ErrFailed and stays: whatever
+// is tried afterwards returns the same error, because nothing is known about what the disk holds.
+// Close the file and open it anew.
 type File struct {
 	fs      vfs.FS
 	path    string
-	file    vfs.File
-	mapping []byte
-	event   *eventPage // in mapping, or a dummy after Close
+	mapped  vfs.Mapping // nil after Close
+	mapping []byte      // of mapped
+	event   *eventArea  // in mapping, or a dummy after Close
 
 	header     headerCopy
 	headerCopy int // the copy that counts, the other one is written first
@@ -46,17 +45,16 @@ func Create(fsys vfs.FS, path string, h Header, s *State) (*File, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	length := headLength(len(s.Globals)) + s.tailLength()
-	capacity, err := capacityFor(length)
-	if err != nil {
+	if err := CheckFits(s); err != nil {
 		return nil, fmt.Errorf("globals file %s: %w", path, err)
 	}
+	length := SlotSize(s)
 	slots := [2][]byte{make([]byte, length), make([]byte, length)}
 	for i, slot := range slots {
-		encodeHead(slot, uint64(i), s, storeTail(slot, s))
+		encodeSlot(slot, uint64(i), s)
 	}
-	header := headerCopy{Header: h, generation: 1, capacity: capacity}
-	var event eventPage
+	header := headerCopy{Header: h, generation: 1, capacity: capacityFor(length)}
+	var event eventArea
 	putEvent(event[:], s.Seq<<1)
 	if err := writeBeside(fsys, path, header, event[:], slots); err != nil {
 		return nil, err
@@ -64,16 +62,17 @@ func Create(fsys vfs.FS, path string, h Header, s *State) (*File, error) {
 	if err := replace(fsys, path); err != nil {
 		return nil, err
 	}
-	return Open(fsys, path)
+	return OpenSynced(fsys, path)
 }
 
 // Open maps the file at path. It fails with an error that wraps ErrCorrupt when no state is left
-// (ErrTorn when a power cut may have done that), ErrVersion when the file is of another format, or that of the file system. One damaged header copy
-// or slot is no error; [File.Report] tells. What was found is durable when Open returns.
+// (ErrTorn when a power cut may have done that), ErrVersion when the file is of another format or
+// holds what must be understood and is not, or that of the file system. One damaged header copy or
+// slot is no error; [File.Report] tells. What was found is durable when Open returns.
 func Open(fsys vfs.FS, path string) (*File, error) { return open(fsys, path, false) }
 
-// OpenSynced is Open for a file that is known to be on the disk as it is, because whoever wrote it has
-// synced it and closed it: it saves the sync.
+// OpenSynced is Open for a file that is known to be on the disk as it is, because whoever wrote it
+// has synced it and closed it: it saves the sync.
 func OpenSynced(fsys vfs.FS, path string) (*File, error) { return open(fsys, path, true) }
 
 func open(fsys vfs.FS, path string, synced bool) (*File, error) {
@@ -81,10 +80,9 @@ func open(fsys vfs.FS, path string, synced bool) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{fs: fsys, path: path, file: file}
-	if err := f.open(synced); err != nil {
-		file.Close()
-		return nil, err
+	f := &File{fs: fsys, path: path}
+	if err := errors.Join(f.open(file, synced), file.Close()); err != nil {
+		return nil, errors.Join(err, f.release())
 	}
 	// A growth that was cut off may have left its file. It would be overwritten by the next one,
 	// so a failure to remove it is of no consequence.
@@ -92,18 +90,18 @@ func open(fsys vfs.FS, path string, synced bool) (*File, error) {
 	return f, nil
 }
 
-func (f *File) open(synced bool) error {
-	size, err := f.file.Size()
+func (f *File) open(file vfs.File, synced bool) error {
+	size, err := file.Size()
 	if err != nil {
 		return err
 	}
-	in, err := inspect(f.file, size)
+	in, err := inspect(file, size)
 	if err != nil {
 		return fmt.Errorf("globals file %s: %w", f.path, err)
 	}
 	// The blocks exist unless the file was copied by a program that makes holes. A store to a hole
 	// on a full disk would kill the process.
-	if err := f.file.Allocate(0, size); err != nil {
+	if err := file.Allocate(0, size); err != nil {
 		return err
 	}
 	// What a killed process left valid may be in the page cache only. The first write overwrites
@@ -111,17 +109,16 @@ func (f *File) open(synced bool) error {
 	// before, because after a sync that failed the kernel takes pages for clean that are not on
 	// the disk, and would sync nothing.
 	if !synced {
-		if err := f.rewrite(in); err != nil {
+		if err := rewrite(file, in); err != nil {
 			return err
 		}
-		if err := f.file.Sync(); err != nil {
+		if err := file.Sync(); err != nil {
 			return err
 		}
 	}
-	if f.mapping, err = f.file.Map(size); err != nil {
+	if err := f.mapAll(file, size); err != nil {
 		return err
 	}
-	f.event = (*eventPage)(f.mapping[eventOffset:])
 	f.header, f.headerCopy = in.header, in.headerCopy
 	f.write = in.slots[in.Newest].write
 	if in.copiesDiffer {
@@ -131,14 +128,24 @@ func (f *File) open(synced bool) error {
 	return nil
 }
 
+func (f *File) mapAll(file vfs.File, size int64) error {
+	mapped, err := file.MapShared(size)
+	if err != nil {
+		return err
+	}
+	f.mapped, f.mapping = mapped, mapped.Bytes()
+	f.event = (*eventArea)(f.mapping[eventOffset:])
+	return nil
+}
+
 // rewrite writes what is valid over itself.
-func (f *File) rewrite(in inspection) error {
+func rewrite(file vfs.File, in inspection) error {
 	again := func(offset int64, length int) error {
 		b := make([]byte, length)
-		if err := readFull(f.file, b, offset); err != nil {
+		if err := readFull(file, b, offset); err != nil {
 			return err
 		}
-		_, err := f.file.WriteAt(b, offset)
+		_, err := file.WriteAt(b, offset)
 		return err
 	}
 	if err := again(0, slotsOffset); err != nil {
@@ -154,7 +161,7 @@ func (f *File) rewrite(in inspection) error {
 	return nil
 }
 
-// Close unmaps and closes without a sync. Later calls return an error that wraps os.ErrClosed.
+// Close unmaps without a sync. Later calls return an error that wraps os.ErrClosed.
 func (f *File) Close() error {
 	if errors.Is(f.err, os.ErrClosed) {
 		return f.err
@@ -163,16 +170,16 @@ func (f *File) Close() error {
 	return f.release()
 }
 
-// release gives up mapping and file. The event page becomes a dummy, so that a BeginEvent which
-// comes too late stores to no unmapped address.
+// release gives up the mapping. The event area becomes a dummy, so that a BeginEvent which comes
+// too late stores to no unmapped address.
 func (f *File) release() error {
-	f.event = new(eventPage)
+	f.event = new(eventArea)
 	f.mapping = nil
-	if f.file == nil {
+	if f.mapped == nil {
 		return nil
 	}
-	err := f.file.Close()
-	f.file = nil
+	err := f.mapped.Unmap()
+	f.mapped = nil
 	return err
 }
 
@@ -180,7 +187,7 @@ func (f *File) release() error {
 func (f *File) Header() Header { return f.header.Header }
 
 // SetHeader replaces the header. It is durable on return; when power fails before, the old or the
-// new one is found. It costs two syncs of this file, which take the slots and the event page along.
+// new one is found. It costs two syncs of this file, which take the slots and the event area along.
 func (f *File) SetHeader(h Header) error {
 	if f.err != nil {
 		return f.err
@@ -194,8 +201,9 @@ func (f *File) SetHeader(h Header) error {
 	first := 1 - f.headerCopy
 	next.encode(f.mapping[headersOffset+first*pageSize:])
 	// The copy that counts is overwritten only when the new one is on the disk: a power cut could
-	// tear both otherwise.
-	if err := f.Sync(); err != nil {
+	// tear both otherwise. No mark is stored in between, for the same reason: it would be in the
+	// page of copy 1.
+	if err := f.syncMapping(); err != nil {
 		return err
 	}
 	next.encode(f.mapping[headersOffset+f.headerCopy*pageSize:])
@@ -204,7 +212,10 @@ func (f *File) SetHeader(h Header) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	f.header, f.headerCopy = next, first
+	// Both are the same now. Copy 0 is said to count, so that copy 1 is the first one to be
+	// written the next time: what the page of copy 1 has seen of events is then on the disk, and
+	// the page at rest, when copy 0 is written.
+	f.header, f.headerCopy = next, 0
 	return nil
 }
 
@@ -215,7 +226,8 @@ func (f *File) SetClean(clean bool, boot [16]byte) error {
 	return f.SetHeader(h)
 }
 
-// Read returns a copy of the newest state. If the process before died inside an event of continuous mode, it is what that event left.
+// Read returns a copy of the newest state. If the process before died inside an event of continuous
+// mode, it is what that event left.
 func (f *File) Read() (*State, error) {
 	if f.err != nil {
 		return nil, f.err
@@ -250,44 +262,47 @@ func (f *File) slot(i int) []byte {
 	return f.mapping[from:to:to]
 }
 
-// WriteSlot makes s the newest state, without a sync: it survives the process from here on. It does
-// not allocate unless the state has outgrown the slot: then the file is made larger, with syncs, and
-// an error (a full disk) leaves it as it was.
+// WriteSlot makes s the newest state, without a sync: it survives the process from here on. It
+// does not allocate unless the state has outgrown the slot: then the file is made larger, with
+// syncs, and an error (a full disk) leaves it as it was. It refuses what [CheckFits] refuses.
 func (f *File) WriteSlot(s *State) error {
 	if f.err != nil {
 		return f.err
 	}
-	head := headLength(len(s.Globals))
-	if need := head + s.tailLength(); int64(need) > f.header.capacity {
+	if err := CheckFits(s); err != nil {
+		return fmt.Errorf("globals file %s: %w", f.path, err)
+	}
+	if need := SlotSize(s); need > f.header.capacity {
 		if err := f.grow(need); err != nil {
 			return err
 		}
 	}
 	write := f.write + 1
-	slot := f.slot(int(write & 1))
 	f.dropCells(write)
-	encodeHead(slot, write, s, storeTail(slot, s))
+	encodeSlot(f.slot(int(write&1)), write, s)
 	f.write = write
 	return nil
 }
 
-// storeTail stores the tail of s where it belongs in a slot.
-func storeTail(slot []byte, s *State) tail {
-	at := headLength(len(s.Globals))
-	n := encodeTail(slot[at:], s)
-	return tail{length: n, crc: crc32.Checksum(slot[at:at+n], castagnoli)}
-}
-
-// Sync makes everything written so far durable. After an error the file is of no more use, see [File].
+// Sync makes everything written so far durable. After an error the file is of no more use, see
+// [File].
 func (f *File) Sync() error {
-	if f.err != nil {
-		return f.err
-	}
-	if err := f.file.Sync(); err != nil {
-		f.err = fmt.Errorf("globals file %s: a sync failed, what the disk holds is unknown: %w: %w", f.path, ErrFailed, err)
-		return f.err
+	if err := f.syncMapping(); err != nil {
+		return err
 	}
 	// After the sync, not before: on the disk the mark must never be ahead of the slot.
 	f.markWrite()
+	return nil
+}
+
+func (f *File) syncMapping() error {
+	if f.err != nil {
+		return f.err
+	}
+	if err := f.mapped.Sync(); err != nil {
+		f.err = fmt.Errorf("globals file %s: a sync failed, what the disk holds is unknown: %w: %w",
+			f.path, ErrFailed, err)
+		return f.err
+	}
 	return nil
 }

@@ -9,26 +9,26 @@ import (
 	"github.com/mmrun/mmrun/vfs"
 )
 
+// filePerm: what a guest keeps is its owner's business.
+
 // besidePath is where the next version of a file is built.
 func besidePath(path string) string { return path + ".new" }
 
-// grow gives each slot room for need bytes and changes nothing else: the same header, the same event
-// page, the same two slots, in a new file that takes the name of the old one. Whoever opens the
-// file after a crash at any step finds the same content in the small or in the large file.
-func (f *File) grow(need int) error {
-	capacity, err := capacityFor(need)
-	if err != nil {
-		return fmt.Errorf("globals file %s: %w", f.path, err)
-	}
+// grow gives each slot room for need bytes and changes nothing else: the same header, the same
+// event area, the same two slots, in a new file that takes the name of the old one. Whoever opens
+// the file after a crash at any step finds the same content in the small or in the large file.
+func (f *File) grow(need int64) error {
 	header := f.header
-	header.capacity = capacity
-	if err := writeBeside(f.fs, f.path, header, f.event[:], [2][]byte{f.slot(0), f.slot(1)}); err != nil {
+	header.capacity = capacityFor(need)
+	slots := [2][]byte{f.slot(0), f.slot(1)}
+	if err := writeBeside(f.fs, f.path, header, f.event[:], slots); err != nil {
 		return err // the old file is as good as before
 	}
 	// Windows renames over no file that is open. From here on there is no way back: an error stays.
 	stuck := func(err error) error {
 		f.release()
-		f.err = fmt.Errorf("globals file %s: giving its slots more room got stuck: %w: %w", f.path, ErrFailed, err)
+		f.err = fmt.Errorf("globals file %s: giving its slots more room got stuck: %w: %w", f.path,
+			ErrFailed, err)
 		return f.err
 	}
 	if err := f.release(); err != nil {
@@ -37,27 +37,30 @@ func (f *File) grow(need int) error {
 	if err := replace(f.fs, f.path); err != nil {
 		return stuck(err)
 	}
-	if f.file, err = f.fs.OpenFile(f.path, os.O_RDWR, 0); err != nil {
+	file, err := f.fs.OpenFile(f.path, os.O_RDWR, 0)
+	if err != nil {
 		return stuck(err)
 	}
-	if f.mapping, err = f.file.Map(fileSize(capacity)); err != nil {
+	err = f.mapAll(file, fileSize(header.capacity))
+	if err := errors.Join(err, file.Close()); err != nil {
 		return stuck(err)
 	}
 	f.header = header
-	f.event = (*eventPage)(f.mapping[eventOffset:])
 	return nil
 }
 
 // writeBeside builds a file beside path, durable but for its name. Both copies of the header are
 // equal. When it fails it leaves nothing.
-func writeBeside(fsys vfs.FS, path string, h headerCopy, event []byte, slots [2][]byte) (err error) {
+func writeBeside(
+	fsys vfs.FS, path string, h headerCopy, event []byte, slots [2][]byte,
+) (err error) {
 	front := make([]byte, slotsOffset)
 	for i := range 2 {
 		h.encode(front[headersOffset+i*pageSize:])
 	}
 	copy(front[eventOffset:], event)
 
-	f, err := fsys.OpenFile(besidePath(path), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
+	f, err := fsys.OpenFile(besidePath(path), os.O_RDWR|os.O_CREATE|os.O_TRUNC, vfs.FilePerm)
 	if err != nil {
 		return err
 	}
@@ -80,7 +83,8 @@ func writeBeside(fsys vfs.FS, path string, h headerCopy, event []byte, slots [2]
 			return err
 		}
 	}
-	// Synced before it gets its name: a power cut could leave the name with an empty file otherwise.
+	// Synced before it gets its name: a power cut could leave the name with an empty file
+	// otherwise.
 	if err := f.Sync(); err != nil {
 		return err
 	}

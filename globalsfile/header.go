@@ -30,15 +30,15 @@ type Header struct {
 	Module [32]byte // SHA-256 of the module as the user gave it
 	Mode   Mode
 	BootID [16]byte // boot of the machine on which the file was last made clean or unclean
-	Clean  bool     // continuous mode: memory and sidecar are on the disk and nothing was written since
+	Clean  bool     // continuous mode: all is on the disk, and nothing has been written since
 }
 
 /*
-A header copy, the rest of its page is zero:
+A header copy:
 
 	offset  bytes
 	     0      8  magic "mmrunGLB"
-	     8      4  format version, 1
+	     8      4  format version, 2
 	    12      4  page size, 4096 bytes
 	    16      8  generation: number of the header update that wrote this copy
 	    24      8  slot capacity in bytes
@@ -55,17 +55,26 @@ either one loses nothing.
 */
 const (
 	headerMagic   = "mmrunGLB"
-	formatVersion = 1
+	formatVersion = 2
 	pageSize      = 4096
 	headerLength  = 128 // bytes, the checksum included
 	headerCRC     = headerLength - 4
 
-	headersOffset = 0 // copy i is at i*pageSize
-	eventOffset   = 2 * pageSize
-	slotsOffset   = 3 * pageSize // slot i is at slotsOffset + i*capacity
+	headersOffset = 0              // copy i is at i*pageSize
+	eventOffset   = pageSize + 512 // a disk writes 512 bytes whole or not at all
+	slotsOffset   = 2 * pageSize   // slot i is at slotsOffset + i*capacity
 
 	minCapacity = pageSize
-	maxCapacity = 1 << 28 // bounds what a damaged or hostile file can make a reader allocate
+
+	// MaxSlot is how many bytes of a slot may be in use, and the largest capacity of one: 64 MiB.
+	// It is for 10 million table elements, which is what other embedders allow, and 24 MiB more.
+	// Each checkpoint writes a slot, and each opening reads two: larger ones would make both slow.
+	// It also bounds what a damaged or hostile file makes a reader allocate.
+	MaxSlot = 64 << 20
+
+	// MaxSeq is the highest sequence number of a state, and of a write to the file. The event word
+	// has room for twice that. A million commits a second lead to it in 146,000 years.
+	MaxSeq = 1 << 62
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -81,19 +90,16 @@ type headerCopy struct {
 func fileSize(capacity int64) int64 { return slotsOffset + 2*capacity }
 
 // capacityFor is the smallest capacity that holds a slot of the given length.
-func capacityFor(slotLength int) (int64, error) {
+func capacityFor(slotLength int64) int64 {
 	c := int64(minCapacity)
-	for c < int64(slotLength) {
+	for c < slotLength {
 		c *= 2
 	}
-	if c > maxCapacity {
-		return 0, fmt.Errorf("a state of %d bytes is larger than a slot may be (%d bytes)", slotLength, maxCapacity)
-	}
-	return c, nil
+	return c
 }
 
-// cellsCount tells whether the event page's cells are part of the state. A file that says clean is all in
-// its slots, and so is a file of atomic mode.
+// cellsCount tells whether the event area's cells are part of the state. A file that says clean is
+// all in its slots, and so is a file of atomic mode.
 func (h Header) cellsCount() bool { return h.Mode == Continuous && !h.Clean }
 
 func (h Header) check() error {
@@ -138,7 +144,8 @@ func decodeHeader(page []byte) (headerCopy, error) {
 		return h, errors.New("checksum mismatch")
 	}
 	if v := le.Uint32(b[8:]); v != formatVersion {
-		return h, fmt.Errorf("format version %d, this program reads version %d: %w", v, formatVersion, ErrVersion)
+		return h, fmt.Errorf("format version %d, this program reads version %d: %w", v,
+			formatVersion, ErrVersion)
 	}
 	if flags := le.Uint64(b[32:]); flags != 0 {
 		return h, fmt.Errorf("feature flags %#x, this program knows none: %w", flags, ErrVersion)
@@ -146,9 +153,11 @@ func decodeHeader(page []byte) (headerCopy, error) {
 	if n := le.Uint32(b[12:]); n != pageSize {
 		return h, fmt.Errorf("page size %d, this program reads %d: %w", n, pageSize, ErrVersion)
 	}
-	h.generation = le.Uint64(b[16:])
+	if h.generation = le.Uint64(b[16:]); h.generation > MaxSeq {
+		return h, fmt.Errorf("impossible generation %d", h.generation)
+	}
 	capacity := le.Uint64(b[24:])
-	if capacity < minCapacity || capacity > maxCapacity || capacity&(capacity-1) != 0 {
+	if capacity < minCapacity || capacity > MaxSlot || capacity&(capacity-1) != 0 {
 		return h, fmt.Errorf("impossible slot capacity %d", capacity)
 	}
 	h.capacity = int64(capacity)

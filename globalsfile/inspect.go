@@ -7,14 +7,18 @@ import (
 	"io"
 	"os"
 
+	"github.com/mmrun/mmrun/internal/section"
 	"github.com/mmrun/mmrun/vfs"
 )
 
 var (
 	// ErrCorrupt: the file is not one of this package, or so damaged that no state is left.
 	ErrCorrupt = errors.New("damaged")
-	// ErrVersion: the file is whole but was written in a format that this program does not know.
+	// ErrVersion: the file is whole but was written in a format that this program does not know, or
+	// holds something that must be understood and that this program does not know.
 	ErrVersion = errors.New("unknown format")
+	// ErrTooLarge: a state is more than the file can hold, see MaxSlot and MaxSeq.
+	ErrTooLarge = errors.New("too large to be kept")
 	// ErrTorn: continuous mode; the linear memory and the globals may belong to different instants,
 	// or a power cut has left no globals at all.
 	ErrTorn = errors.New("torn")
@@ -58,8 +62,8 @@ func (s SlotReport) String() string {
 // not there any more.
 //
 // It relies on the protocol in the package's documentation: in continuous mode, memory is written
-// only between BeginEvent and EndEvent, and never while the header on the disk says clean. A boot id
-// of zeros is that of an unknown boot, which is never the present one.
+// only between BeginEvent and EndEvent, and never while the header on the disk says clean. A boot
+// id of zeros is that of an unknown boot, which is never the present one.
 func (r Report) Check(boot [16]byte) error {
 	if r.Newest < 0 {
 		return fmt.Errorf("no slot is valid: %w", ErrCorrupt)
@@ -68,18 +72,20 @@ func (r Report) Check(boot [16]byte) error {
 		sameBoot := r.Header.BootID == boot && boot != [16]byte{}
 		switch {
 		case r.InEvent:
-			return fmt.Errorf("the process died inside event %d, or the event page is damaged: %w", r.EventSeq, ErrTorn)
+			return fmt.Errorf("the process died inside event %d, or the event area is damaged: %w",
+				r.EventSeq, ErrTorn)
 		case !sameBoot && !r.Header.Clean:
-			return fmt.Errorf("the machine went down after stores that had not been flushed: %w", ErrTorn)
+			return fmt.Errorf("the machine went down after stores that had not been flushed: %w",
+				ErrTorn)
 		case r.CellsErr != nil:
-			return fmt.Errorf("event page: %w: %w", r.CellsErr, ErrCorrupt)
+			return fmt.Errorf("event area: %w: %w", r.CellsErr, ErrCorrupt)
 		}
 	}
 	// The mark is stored after the slot, so it is never ahead unless a slot that was once
 	// complete has been damaged and the older one stands in for it.
 	if found := r.Slots[r.Newest]; found.Write < r.Mark {
-		return fmt.Errorf("write %d had been completed, the newest to be found is write %d (slot 0: %s; slot 1: %s): %w",
-			r.Mark, found.Write, r.Slots[0], r.Slots[1], ErrCorrupt)
+		return fmt.Errorf("write %d had been completed, the newest to be found is write %d "+
+			"(slot 0: %s; slot 1: %s): %w", r.Mark, found.Write, r.Slots[0], r.Slots[1], ErrCorrupt)
 	}
 	return nil
 }
@@ -116,8 +122,13 @@ type inspection struct {
 // inspect reads and validates everything. It is the only reader of a file that is not yet trusted.
 func inspect(r io.ReaderAt, size int64) (inspection, error) {
 	in := inspection{Report: Report{Size: size, Newest: -1}}
-	if size < fileSize(minCapacity) {
-		return in, fmt.Errorf("%w: %d bytes long, the shortest has %d", ErrCorrupt, size, fileSize(minCapacity))
+	switch {
+	case size < fileSize(minCapacity):
+		return in, fmt.Errorf("%w: %d bytes long, the shortest has %d", ErrCorrupt, size,
+			fileSize(minCapacity))
+	case size > fileSize(MaxSlot):
+		return in, fmt.Errorf("%w: %d bytes long, the longest has %d", ErrCorrupt, size,
+			fileSize(MaxSlot))
 	}
 	front := make([]byte, slotsOffset)
 	if err := readFull(r, front, 0); err != nil {
@@ -126,25 +137,13 @@ func inspect(r io.ReaderAt, size int64) (inspection, error) {
 	if err := in.readHeader(front); err != nil {
 		return in, err
 	}
-	in.EventSeq, in.InEvent, in.Mark = decodeEvent(front[eventOffset:])
+	event := front[eventOffset:]
+	in.EventSeq, in.InEvent, in.Mark = decodeEvent(event)
 	if want := fileSize(in.header.capacity); size != want {
 		return in, fmt.Errorf("%w: %d bytes long, the header says %d", ErrCorrupt, size, want)
 	}
-	slot := make([]byte, in.header.capacity)
-	for i := range in.slots {
-		if err := readFull(r, slot, slotsOffset+int64(i)*in.header.capacity); err != nil {
-			return in, err
-		}
-		c, err := decodeSlot(slot, i)
-		if err != nil {
-			in.Slots[i].Err = err
-			continue
-		}
-		in.slots[i] = c
-		in.Slots[i] = SlotReport{Write: c.write, Seq: c.state.Seq, Length: c.length}
-		if in.Newest < 0 || c.write > in.slots[in.Newest].write {
-			in.Newest = i
-		}
+	if err := in.readSlots(r); err != nil {
+		return in, err
 	}
 	if in.Newest < 0 {
 		kind := ErrCorrupt
@@ -152,13 +151,67 @@ func inspect(r io.ReaderAt, size int64) (inspection, error) {
 			// No sync has come between the last writes of the two: a power cut leaves that.
 			kind = ErrTorn
 		}
-		return in, fmt.Errorf("%w: both slots are damaged: slot 0: %w; slot 1: %w", kind, in.Slots[0].Err, in.Slots[1].Err)
+		return in, fmt.Errorf("%w: both slots are damaged: slot 0: %w; slot 1: %w", kind,
+			in.Slots[0].Err, in.Slots[1].Err)
 	}
 	if in.header.cellsCount() {
 		newest := in.slots[in.Newest]
-		in.CellsErr = applyCells(front[eventOffset:], newest.write, &newest.state)
+		in.CellsErr = applyCells(event, newest.write, &newest.state)
 	}
 	return in, nil
+}
+
+// readSlots fails if a slot cannot be read, or if the newest one is of a newer program: the older
+// one must not count in its place.
+func (in *inspection) readSlots(r io.ReaderAt) error {
+	var newer error
+	var newerWrite, newestWrite uint64
+	for i := range in.slots {
+		c, err := readSlot(r, in.header.capacity, i)
+		switch {
+		case errors.Is(err, errRead):
+			return err
+		case errors.Is(err, section.ErrUnknown) && (newer == nil || c.write > newerWrite):
+			newer, newerWrite = fmt.Errorf("%w: slot %d: %w", ErrVersion, i, err), c.write
+		}
+		if err != nil {
+			in.Slots[i].Err = err
+			continue
+		}
+		in.slots[i] = c
+		in.Slots[i] = SlotReport{Write: c.write, Seq: c.state.Seq, Length: c.length}
+		if in.Newest < 0 || c.write > newestWrite {
+			in.Newest, newestWrite = i, c.write
+		}
+	}
+	if newer != nil && (in.Newest < 0 || newerWrite > newestWrite) {
+		return newer
+	}
+	return nil
+}
+
+// errRead: the file system could not read, which says nothing about what is there.
+var errRead = errors.New("read")
+
+// readSlot reads slot i: what is in use of it, and no more of it into memory than the file has.
+func readSlot(r io.ReaderAt, capacity int64, i int) (*slotContent, error) {
+	offset := slotsOffset + int64(i)*capacity
+	slot := make([]byte, headLength)
+	if err := readFull(r, slot, offset); err != nil {
+		return nil, fmt.Errorf("%w: %w", errRead, err)
+	}
+	c, seed, err := decodeHead(slot, i, capacity)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]byte, c.length-headLength)
+	if err := readFull(r, list, offset+headLength); err != nil {
+		return nil, fmt.Errorf("%w: %w", errRead, err)
+	}
+	if err := c.decodeList(list, seed); err != nil {
+		return c, err
+	}
+	return c, nil
 }
 
 func (in *inspection) readHeader(front []byte) error {
@@ -178,9 +231,11 @@ func (in *inspection) readHeader(front []byte) error {
 		}
 	}
 	if !found {
-		return fmt.Errorf("%w: both copies of the header are damaged: copy 0: %w; copy 1: %w", ErrCorrupt, in.HeaderErrs[0], in.HeaderErrs[1])
+		return fmt.Errorf("%w: both copies of the header are damaged: copy 0: %w; copy 1: %w",
+			ErrCorrupt, in.HeaderErrs[0], in.HeaderErrs[1])
 	}
-	in.copiesDiffer = !bytes.Equal(front[headersOffset:][:headerLength], front[headersOffset+pageSize:][:headerLength])
+	in.copiesDiffer = !bytes.Equal(front[headersOffset:][:headerLength],
+		front[headersOffset+pageSize:][:headerLength])
 	in.Header = in.header.Header
 	in.SlotCapacity = in.header.capacity
 	return nil

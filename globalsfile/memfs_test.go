@@ -15,9 +15,9 @@ import (
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// memFS is a file system in memory that knows what a power cut would leave: for each file the content
-// of its last sync, for each name the file it had at the last sync of the directory. Like Windows it
-// refuses to rename open files.
+// memFS is a file system in memory that knows what a power cut would leave: for each file the
+// content of its last sync, for each name the file it had at the last sync of the directory. Like
+// Windows it refuses to rename open files.
 type memFS struct {
 	names   map[string]*inode
 	durable map[string]*inode
@@ -202,17 +202,26 @@ func (f *memFile) Allocate(offset, length int64) error {
 	return nil
 }
 
-func (f *memFile) Map(length int64) ([]byte, error) {
+func (f *memFile) MapShared(length int64) (vfs.Mapping, error) {
 	if int64(len(f.data)) < length {
 		return nil, errors.New("map: past the end")
 	}
 	if err := f.fs.op("map"); err != nil {
 		return nil, err
 	}
-	return f.data[:length:length], nil
+	f.open++
+	return &memMapping{file: &memFile{fs: f.fs, path: f.path, inode: f.inode}, length: length}, nil
 }
 
-func (f *memFile) Unmap([]byte) error { return nil }
+type memMapping struct {
+	file   *memFile // of its own
+	length int64
+}
+
+func (m *memMapping) Bytes() []byte         { return m.file.data[:m.length:m.length] }
+func (m *memMapping) Sync() error           { return m.file.Sync() }
+func (m *memMapping) Prefault(int64, int64) {}
+func (m *memMapping) Unmap() error          { return m.file.Close() }
 
 func (f *memFile) Sync() error {
 	if err := f.fs.op("sync %s", filepath.Base(f.path)); err != nil {

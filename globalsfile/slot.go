@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+
+	"github.com/mmrun/mmrun/internal/section"
 )
 
 // Value is one global. This package gives no meaning to Type; the bits of Lo and Hi come back as
@@ -16,111 +18,196 @@ type Value struct {
 
 // State is the content of one slot.
 type State struct {
-	Seq         uint64 // of the commit
+	Seq         uint64 // of the commit, at most MaxSeq
 	MemoryPages uint32 // size of the linear memory, in wasm pages of 64 KiB
 	Globals     []Value
 	Tables      [][]int32 // function indices, -1 for null
 	Dropped     []bool    // one for each segment, true when it has been dropped
 	Meta        []byte    // the user's
+	// Binding is the number of the checkpoint that wrote the slot. The file of page checksums
+	// has it too, so that a mix of two backups is found. 0: none. This package only keeps it.
+	Binding uint64
 }
 
 /*
-A slot. It has a head with the globals and a tail with the rest, each with a checksum.
+A slot is a head and a list of sections (internal/section):
 
 	offset   bytes
-	     0       8  write number W: the slot is number W mod 2, the valid slot with the higher W counts
+	     0       8  write number W: the slot is number W mod 2, the valid one with the higher W counts
 	     8       8  sequence number of the commit
-	    16       4  size of the linear memory in wasm pages
-	    20       4  number of globals G
-	    24       4  length of the tail in bytes T
-	    28       4  CRC-32C of the tail
-	    32     17G  globals, each: type (1 byte), low half (8 bytes), high half (8 bytes)
-	32+17G       4  CRC-32C of bytes 0 to 32+17G-1
-	36+17G       T  tail
+	    16       4  length of the list in bytes L
+	    20       4  CRC-32C of bytes 0 to 19; the seed of the list
+	    24       L  list
 
-	tail
-	offset   bytes
-	     0       4  number of tables
-	     4       4  number of dropped flags D
-	     8       4  length of the user's metadata in bytes M
-	    12          tables, each: number of elements (4 bytes), elements (4 bytes each, signed)
-	         (D+7)/8  dropped flags, the first in the lowest bit; spare bits are 0
-	             M  metadata
+All of its sections must be understood. One that would be empty is left out, the memory size is not:
 
-Bytes behind the tail are left over from earlier writes and mean nothing. A slot of zeros is not valid.
+	section      content
+	globals      each: type (1 byte), low half (8 bytes), high half (8 bytes)
+	dropped      number of flags D (4 bytes), (D+7)/8 bytes of flags, the first in the lowest bit;
+	             spare bits are 0
+	tables       each: number of elements (4 bytes), elements (4 bytes each, signed)
+	meta         the user's bytes
+	memory size  in wasm pages (4 bytes)
+	binding      number of the checkpoint (8 bytes)
+
+Bytes behind the list are left over from earlier writes and mean nothing. A slot of zeros is not
+valid.
+
+The checksums are a chain from the head to the last section, so a slot of which not all has been
+stored, or which is part of one write and part of an earlier one, is not valid.
+
+A section that need not be understood is skipped, and gone with the next write of the slot: it was
+as of the commit that the slot held, and who does not know it cannot say whether it still is.
 */
 const (
-	slotFixed   = 32 // bytes of a head without globals and checksum
+	headLength  = 24
 	valueLength = 17
-	tailFixed   = 12
 )
 
-func headLength(globals int) int { return slotFixed + valueLength*globals + 4 }
+// Sizes are the lengths that decide how long a slot is.
+type Sizes struct {
+	Globals, Dropped, Tables int
+	Elements                 int64 // of all tables together
+	Meta                     int64 // bytes
+	Bound                    bool  // Binding is not 0
+}
 
-func (s *State) tailLength() int {
-	n := tailFixed + (len(s.Dropped)+7)/8 + len(s.Meta)
+// SizesOf takes time for each table, not for its elements.
+func SizesOf(s *State) Sizes {
+	z := Sizes{Globals: len(s.Globals), Dropped: len(s.Dropped), Tables: len(s.Tables),
+		Meta: int64(len(s.Meta)), Bound: s.Binding != 0}
 	for _, t := range s.Tables {
-		n += 4 + 4*len(t)
+		z.Elements += int64(len(t))
+	}
+	return z
+}
+
+// Slot is how many bytes of a slot are in use.
+func (z Sizes) Slot() int64 {
+	n := int64(headLength)
+	add := func(id section.ID, length int64) {
+		if length > 0 {
+			n += section.Size(id, length)
+		}
+	}
+	add(section.Globals, z.globals())
+	add(section.Dropped, z.dropped())
+	add(section.Tables, z.tables())
+	add(section.Meta, z.Meta)
+	add(section.MemorySize, 4)
+	if z.Bound {
+		add(section.Binding, 8)
 	}
 	return n
 }
 
-// tail is what a head says of its tail.
-type tail struct {
-	length int // bytes
-	crc    uint32
+func (z Sizes) globals() int64 { return valueLength * int64(z.Globals) }
+func (z Sizes) tables() int64  { return 4*int64(z.Tables) + 4*z.Elements }
+func (z Sizes) dropped() int64 {
+	if z.Dropped == 0 {
+		return 0
+	}
+	return 4 + (int64(z.Dropped)+7)/8
 }
 
-// encodeTail stores a tail at the begin of b, which has room for it, and returns its length.
-func encodeTail(b []byte, s *State) int {
-	le := binary.LittleEndian
-	le.PutUint32(b[0:], uint32(len(s.Tables)))
-	le.PutUint32(b[4:], uint32(len(s.Dropped)))
-	le.PutUint32(b[8:], uint32(len(s.Meta)))
-	n := tailFixed
-	for _, t := range s.Tables {
-		le.PutUint32(b[n:], uint32(len(t)))
-		n += 4
-		for _, e := range t {
-			le.PutUint32(b[n:], uint32(e))
-			n += 4
-		}
+// Check tells whether a slot can hold a state of these sizes. The error wraps ErrTooLarge.
+func (z Sizes) Check() error {
+	if n := z.Slot(); n > MaxSlot {
+		return fmt.Errorf("%w: a small state of %d bytes (%d elements in %d tables, %d bytes of "+
+			"metadata, %d globals), the most is %d", ErrTooLarge, n, z.Elements, z.Tables, z.Meta,
+			z.Globals, MaxSlot)
 	}
-	for i := 0; i < len(s.Dropped); i += 8 {
+	return nil
+}
+
+// SlotSize is how many bytes of a slot s takes.
+func SlotSize(s *State) int64 { return SizesOf(s).Slot() }
+
+// CheckFits tells whether a slot can hold s. The error wraps ErrTooLarge. What it accepts, Create
+// and WriteSlot accept, and Open reads.
+func CheckFits(s *State) error {
+	if s.Seq > MaxSeq {
+		return fmt.Errorf("%w: sequence number %d, the last one is %d", ErrTooLarge, s.Seq,
+			uint64(MaxSeq))
+	}
+	return SizesOf(s).Check()
+}
+
+// slotWriter appends sections to a slot. Its capacity holds them all.
+type slotWriter struct {
+	b     []byte
+	start int // of the section
+	sum   uint32
+}
+
+func (w *slotWriter) begin(id section.ID, length int64) {
+	w.start = len(w.b)
+	w.b = section.AppendHeader(w.b, id, true, int(length))
+}
+
+func (w *slotWriter) end() { w.b, w.sum = section.AppendChecksum(w.b, w.start, w.sum) }
+
+// encodeSlot stores a slot at the begin of slot, which has room for it. It allocates nothing. The
+// last checksum of the chain is the last store: until then the slot is what it was before or not
+// valid.
+func encodeSlot(slot []byte, write uint64, s *State) {
+	le := binary.LittleEndian
+	z := SizesOf(s)
+	le.PutUint64(slot[0:], write)
+	le.PutUint64(slot[8:], s.Seq)
+	le.PutUint32(slot[16:], uint32(z.Slot()-headLength))
+	w := slotWriter{sum: crc32.Checksum(slot[:headLength-4], castagnoli)}
+	le.PutUint32(slot[headLength-4:], w.sum)
+	w.b = slot[:headLength]
+	if n := z.globals(); n > 0 {
+		w.begin(section.Globals, n)
+		for i := range s.Globals {
+			w.b = append(w.b, s.Globals[i].Type)
+			w.b = le.AppendUint64(le.AppendUint64(w.b, s.Globals[i].Lo), s.Globals[i].Hi)
+		}
+		w.end()
+	}
+	if n := z.dropped(); n > 0 {
+		w.begin(section.Dropped, n)
+		w.b = appendFlags(le.AppendUint32(w.b, uint32(len(s.Dropped))), s.Dropped)
+		w.end()
+	}
+	if n := z.tables(); n > 0 {
+		w.begin(section.Tables, n)
+		for _, t := range s.Tables {
+			w.b = le.AppendUint32(w.b, uint32(len(t)))
+			for _, e := range t {
+				w.b = le.AppendUint32(w.b, uint32(e))
+			}
+		}
+		w.end()
+	}
+	if len(s.Meta) > 0 {
+		w.begin(section.Meta, z.Meta)
+		w.b = append(w.b, s.Meta...)
+		w.end()
+	}
+	w.begin(section.MemorySize, 4)
+	w.b = le.AppendUint32(w.b, s.MemoryPages)
+	w.end()
+	if s.Binding != 0 {
+		w.begin(section.Binding, 8)
+		w.b = le.AppendUint64(w.b, s.Binding)
+		w.end()
+	}
+}
+
+func appendFlags(b []byte, flags []bool) []byte {
+	for i := 0; i < len(flags); i += 8 {
 		var bits byte
-		for j, d := range s.Dropped[i:min(i+8, len(s.Dropped))] {
-			if d {
+		for j, flag := range flags[i:min(i+8, len(flags))] {
+			if flag {
 				bits |= 1 << j
 			}
 		}
-		b[n] = bits
-		n++
+		b = append(b, bits)
 	}
-	return n + copy(b[n:], s.Meta)
-}
-
-// encodeHead stores a head at the begin of slot, the checksum last: until that store the slot is
-// what it was before or not valid.
-func encodeHead(slot []byte, write uint64, s *State, t tail) {
-	le := binary.LittleEndian
-	globals := s.Globals
-	n := slotFixed + valueLength*len(globals)
-	b := slot[: n+4 : n+4]
-	le.PutUint64(b[0:], write)
-	le.PutUint64(b[8:], s.Seq)
-	le.PutUint32(b[16:], s.MemoryPages)
-	le.PutUint32(b[20:], uint32(len(globals)))
-	le.PutUint32(b[24:], uint32(t.length))
-	le.PutUint32(b[28:], t.crc)
-	cells := b[slotFixed:]
-	for i := range globals {
-		c := cells[:valueLength]
-		c[0] = globals[i].Type
-		le.PutUint64(c[1:], globals[i].Lo)
-		le.PutUint64(c[9:], globals[i].Hi)
-		cells = cells[valueLength:]
-	}
-	le.PutUint32(b[n:], crc32.Checksum(b[:n], castagnoli))
+	return b
 }
 
 // slotContent is a decoded slot; it shares no memory with the bytes it came from.
@@ -130,84 +217,145 @@ type slotContent struct {
 	length int // bytes in use
 }
 
-// decodeSlot reads slot number index. slot is the whole capacity.
-func decodeSlot(slot []byte, index int) (*slotContent, error) {
+// decodeHead reads the head of slot number index, which has a capacity of so many bytes.
+func decodeHead(head []byte, index int, capacity int64) (c *slotContent, seed uint32, err error) {
 	le := binary.LittleEndian
-	c := &slotContent{write: le.Uint64(slot[0:])}
-	globals, tailLength := uint64(le.Uint32(slot[20:])), uint64(le.Uint32(slot[24:]))
-	n := slotFixed + valueLength*globals
-	if n+4+tailLength > uint64(len(slot)) {
-		return nil, fmt.Errorf("a length of %d bytes is more than the slot's %d", n+4+tailLength, len(slot))
+	seed = le.Uint32(head[headLength-4:])
+	if seed != crc32.Checksum(head[:headLength-4], castagnoli) {
+		return nil, 0, errors.New("checksum mismatch in the head")
 	}
-	if le.Uint32(slot[n:]) != crc32.Checksum(slot[:n], castagnoli) {
-		return nil, errors.New("checksum mismatch")
+	c = &slotContent{write: le.Uint64(head[0:])}
+	c.state.Seq = le.Uint64(head[8:])
+	length := headLength + int64(le.Uint32(head[16:]))
+	c.length = int(length)
+	switch {
+	case length > capacity:
+		return nil, 0, fmt.Errorf("a length of %d bytes is more than the slot's %d", length,
+			capacity)
+	case c.write&1 != uint64(index):
+		return nil, 0, fmt.Errorf("write %d belongs to the other slot", c.write)
+	case c.write > MaxSeq || c.state.Seq > MaxSeq:
+		return nil, 0, fmt.Errorf("impossible numbers: write %d, commit %d, the last one is %d",
+			c.write, c.state.Seq, uint64(MaxSeq))
 	}
-	if c.write&1 != uint64(index) {
-		return nil, fmt.Errorf("write %d belongs to the other slot", c.write)
-	}
-	c.state.Seq = le.Uint64(slot[8:])
-	c.state.MemoryPages = le.Uint32(slot[16:])
-	if globals > 0 {
-		c.state.Globals = make([]Value, globals)
-	}
-	for i := range c.state.Globals {
-		cell := slot[slotFixed+valueLength*i:][:valueLength]
-		c.state.Globals[i] = Value{Type: cell[0], Lo: le.Uint64(cell[1:]), Hi: le.Uint64(cell[9:])}
-	}
-	c.length = int(n + 4 + tailLength)
-	b := slot[n+4 : c.length]
-	if le.Uint32(slot[28:]) != crc32.Checksum(b, castagnoli) {
-		return nil, errors.New("checksum mismatch in the tail")
-	}
-	if err := decodeTail(b, &c.state); err != nil {
+	return c, seed, nil
+}
+
+// decodeSlot reads slot number index. slot is the whole capacity. An error that wraps
+// section.ErrUnknown is about a slot that is whole; its write number is given then.
+func decodeSlot(slot []byte, index int) (*slotContent, error) {
+	c, seed, err := decodeHead(slot, index, int64(len(slot)))
+	if err != nil {
 		return nil, err
+	}
+	if err := c.decodeList(slot[headLength:c.length], seed); err != nil {
+		return c, err
 	}
 	return c, nil
 }
 
-// decodeTail reads a tail whose checksum is right. It distrusts the lengths all the same.
-func decodeTail(b []byte, s *State) error {
-	errShort := errors.New("the tail is shorter than its content")
+// decodeList reads the sections. It distrusts what is in them although their checksums are right.
+func (c *slotContent) decodeList(list []byte, seed uint32) error {
+	var unknown error
+	seen := map[section.ID]bool{}
+	r := section.Read(list, seed)
+	for s, ok := r.Next(); ok; s, ok = r.Next() {
+		decode := sectionDecoders[s.ID]
+		if decode == nil {
+			if unknown == nil {
+				unknown = s.Unknown()
+			}
+			continue
+		}
+		if seen[s.ID] {
+			return fmt.Errorf("%v: there are two", s.ID)
+		}
+		seen[s.ID] = true
+		if err := decode(s.Content, &c.state); err != nil {
+			return fmt.Errorf("%v: %w", s.ID, err)
+		}
+	}
+	switch {
+	case r.Err() != nil:
+		return r.Err()
+	case unknown != nil:
+		return unknown
+	case !seen[section.MemorySize]:
+		return fmt.Errorf("%v is missing", section.MemorySize)
+	}
+	return nil
+}
+
+var sectionDecoders = map[section.ID]func(b []byte, s *State) error{
+	section.Globals: decodeGlobals,
+	section.Dropped: decodeDropped,
+	section.Tables:  decodeTables,
+	section.Meta: func(b []byte, s *State) error {
+		s.Meta = append([]byte(nil), b...)
+		return nil
+	},
+	section.MemorySize: func(b []byte, s *State) error {
+		if len(b) != 4 {
+			return errLength
+		}
+		s.MemoryPages = binary.LittleEndian.Uint32(b)
+		return nil
+	},
+	section.Binding: func(b []byte, s *State) error {
+		if len(b) != 8 {
+			return errLength
+		}
+		s.Binding = binary.LittleEndian.Uint64(b)
+		return nil
+	},
+}
+
+var errLength = errors.New("its length and that of its content differ")
+
+func decodeGlobals(b []byte, s *State) error {
+	if len(b)%valueLength != 0 {
+		return errLength
+	}
 	le := binary.LittleEndian
-	if len(b) < tailFixed {
-		return errShort
+	s.Globals = make([]Value, len(b)/valueLength)
+	for i := range s.Globals {
+		v := b[valueLength*i:][:valueLength]
+		s.Globals[i] = Value{Type: v[0], Lo: le.Uint64(v[1:]), Hi: le.Uint64(v[9:])}
 	}
-	tables, dropped, meta := le.Uint32(b[0:]), uint64(le.Uint32(b[4:])), uint64(le.Uint32(b[8:]))
-	b = b[tailFixed:]
-	// A table takes 4 bytes at least: checked before memory is allocated for that many.
-	if uint64(tables)*4 > uint64(len(b)) {
-		return errShort
+	return nil
+}
+
+func decodeDropped(b []byte, s *State) error {
+	if len(b) < 4 {
+		return errLength
 	}
-	if tables > 0 {
-		s.Tables = make([][]int32, tables)
+	flags := uint64(binary.LittleEndian.Uint32(b))
+	if b = b[4:]; (flags+7)/8 != uint64(len(b)) {
+		return errLength
 	}
-	for i := range s.Tables {
-		if len(b) < 4 {
-			return errShort
-		}
-		elements := uint64(le.Uint32(b))
-		b = b[4:]
-		if elements*4 > uint64(len(b)) {
-			return errShort
-		}
-		t := make([]int32, elements)
-		for j := range t {
-			t[j] = int32(le.Uint32(b[4*j:]))
-		}
-		s.Tables[i] = t
-		b = b[4*elements:]
-	}
-	if (dropped+7)/8+meta != uint64(len(b)) {
-		return errors.New("the length of the tail and that of its content differ")
-	}
-	if dropped > 0 {
-		s.Dropped = make([]bool, dropped)
-	}
+	s.Dropped = make([]bool, flags)
 	for i := range s.Dropped {
 		s.Dropped[i] = b[i/8]>>(i%8)&1 == 1
 	}
-	if meta > 0 {
-		s.Meta = append([]byte(nil), b[(dropped+7)/8:]...)
+	return nil
+}
+
+func decodeTables(b []byte, s *State) error {
+	le := binary.LittleEndian
+	for len(b) > 0 {
+		if len(b) < 4 {
+			return errLength
+		}
+		elements := uint64(le.Uint32(b))
+		if b = b[4:]; elements*4 > uint64(len(b)) {
+			return errLength
+		}
+		t := make([]int32, elements)
+		for i := range t {
+			t[i] = int32(le.Uint32(b[4*i:]))
+		}
+		s.Tables = append(s.Tables, t)
+		b = b[4*elements:]
 	}
 	return nil
 }

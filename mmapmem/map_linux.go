@@ -24,23 +24,20 @@ func mapBase(f *os.File, length int) ([]byte, error) {
 
 func unmap(b []byte) error { return unix.Munmap(b) }
 
-// dropRange makes live show the file again. base is the same range of the file. stuck tells that it has only the same bytes,
-// and is as private as before.
-func dropRange(live, base []byte) (stuck bool, err error) {
+// reclaim gives private pages back to the kernel: what is accessed next is the file. Neither call
+// splits a mapping, so the limit of mappings is no matter here.
+func reclaim(live []byte) error {
 	const dontneedLocked = 24 // MADV_DONTNEED_LOCKED, Linux 5.18
-	if unix.Madvise(live, unix.MADV_DONTNEED) == nil {
-		return false, nil
+	err := unix.Madvise(live, unix.MADV_DONTNEED)
+	if err != nil {
+		// A mapping locked in memory (mlockall) refuses that.
+		err = unix.Madvise(live, dontneedLocked)
 	}
-	// A mapping locked in memory (mlockall) refuses that.
-	if unix.Madvise(live, dontneedLocked) == nil {
-		return false, nil
-	}
-	copy(live, base)
-	return true, nil
+	return err
 }
 
-// holesTakeRoom tells whether an access to a hole of a mapped file takes a block, so that it is a SIGBUS
-// on a full disk: on tmpfs, where a page of the file is all there is of it.
+// holesTakeRoom tells whether an access to a hole of a mapped file takes a block, so that it is a
+// SIGBUS on a full disk: on tmpfs, where a page of the file is all there is of it.
 func holesTakeRoom(f *os.File) bool {
 	var st unix.Statfs_t
 	return unix.Fstatfs(int(f.Fd()), &st) == nil && st.Type == unix.TMPFS_MAGIC

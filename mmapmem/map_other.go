@@ -3,6 +3,7 @@
 package mmapmem
 
 import (
+	"errors"
 	"os"
 
 	"github.com/edsrzf/mmap-go"
@@ -22,12 +23,14 @@ func mapBase(f *os.File, length int) ([]byte, error) {
 
 func unmap(b []byte) error { return (*mmap.MMap)(&b).Unmap() }
 
-// dropRange makes live show the bytes of the file again. It keeps its private pages: not every
-// system can give back a part of a mapping.
-func dropRange(live, base []byte) (stuck bool, err error) {
-	copy(live, base)
-	return true, nil
-}
+// reclaim: not every system can give back a part of a mapping.
+func reclaim([]byte) error { return errors.ErrUnsupported }
 
 // holesTakeRoom is for file systems that are not met here.
 func holesTakeRoom(*os.File) bool { return false }
+
+// mapLimit names the limit that a mapping has met, where that can be known.
+func mapLimit(err error) error { return err }
+
+// spareMappings: no limit is known.
+func spareMappings() error { return nil }

@@ -7,28 +7,23 @@
 // there is nothing to track.
 //
 // A Private memory is a copy-on-write view of the file: the kernel copies a page when it is first
-// written, and the file keeps the bytes of the last checkpoint. Each 4 KiB page is then one of:
+// written, and the file keeps the bytes of the last checkpoint. What is known of each 4 KiB page
+// is in a page table (see pagetable.go): a page that was written has a shadow, its bytes as of
+// the last commit, until they are in the file and the page has come to rest. A [Tracker] says
+// which pages may have been written.
 //
-//	cold   not private: its bytes are those of the file
-//	hot    private since an earlier event; a shadow holds its bytes as of the last commit, and
-//	       each commit compares the two
-//	cool   a hot page that has come to rest and is write-protected; it is compared only when
-//	       the kernel says that it was written (where it can; see guard in private.go). Cold
-//	       pages are then protected as well, so that one question finds all that was written
-//	fresh  private since the last commit; its bytes as of the last commit are those of the file
-//
-// [Memory.Changes] finds the fresh pages by asking a tracker (see tracker.go) and compares hot
-// and fresh ones with what they were; [Memory.Committed] makes the present bytes the new
-// reference; [Memory.Rollback] puts the old ones back; [Memory.Evict] turns hot pages that have
-// come to rest into cold ones, once a checkpoint has put their bytes into the file.
+// An event ends in one of three ways. [Memory.Changes] finds what it has changed and returns a
+// [Pending]; when that is safe in a log, [Pending.Keep] makes it the reference for the next
+// event, or [Pending.KeepInFile] when it is in the file as well. [Memory.Rollback] puts the old
+// bytes back.
 //
 // A Memory is a wazero [experimental.MemoryAllocator]: give it to the context of one
 // instantiation at a time. It reserves the address space of the largest memory once, so that the
 // memory never moves, and Free is a no-op, because a call on a closed module still runs compiled
 // code over the mapping; [Memory.Close] unmaps.
 //
-// A Memory is not safe for concurrent use. [Patcher] and [Sums], which work on the file alone,
-// may be used by another goroutine meanwhile.
+// A Memory is not safe for concurrent use. Another goroutine may write to the file meanwhile, to
+// pages that are held (Pending.Keep).
 package mmapmem
 
 import (
@@ -70,27 +65,36 @@ type Memory struct {
 	fileEnd uint64 // length of the file in bytes, never less than size
 	growErr error  // why the last growth was refused
 
-	private // the state of a Private memory, see private.go
+	private // the state of a Private memory, see pending.go
 }
 
 // Open maps f for a memory of at most maxWasmPages (more than MaxWasmPages is cut to that). The
 // memory has no size until wazero asks for one. The file may be of any length; it is extended
-// when the memory grows and never cut.
+// when the memory grows and never cut. A Private memory uses the first of the trackers that works,
+// without any given that is [Best].
 //
-// The caller keeps f open until Close and closes it then.
-func Open(f vfs.File, kind Kind, maxWasmPages uint32) (*Memory, error) {
+// The caller keeps f open until Close and closes it then. The memory makes no descriptors of its
+// own; the process keeps two for all of them.
+//
+// An error of a mapping says which limit of the process or the system was met.
+func Open(f vfs.File, kind Kind, maxWasmPages uint32, trackers ...NewTracker) (*Memory, error) {
 	length := max(uint64(min(maxWasmPages, MaxWasmPages)), 1) * WasmPageSize
 	fileEnd, err := f.Size()
 	if err != nil {
 		return nil, err
 	}
-	m := &Memory{file: f, kind: kind, fileEnd: uint64(fileEnd), reserve: kind == Shared || holesTakeRoom(f.OSFile())}
+	m := &Memory{file: f, kind: kind, fileEnd: uint64(fileEnd)}
+	m.reserve = kind == Shared || holesTakeRoom(f.OSFile())
+	if err := spareMappings(); err != nil {
+		return nil, fmt.Errorf("%s: map: %w", f.Name(), err)
+	}
 	if m.live, err = mapLive(f.OSFile(), int(length), kind); err != nil {
-		return nil, fmt.Errorf("%s: map %d bytes of address space: %w", f.Name(), length, err)
+		return nil, fmt.Errorf("%s: map %d bytes of address space: %w", f.Name(), length,
+			mapLimit(err))
 	}
 	if kind == Private {
-		if err := m.openPrivate(int(length)); err != nil {
-			return nil, errors.Join(err, unmap(m.live))
+		if err := m.openPrivate(int(length), trackers); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Name(), errors.Join(err, unmap(m.live)))
 		}
 	}
 	return m, nil
@@ -118,8 +122,8 @@ func (m *Memory) GrowError() error { return m.growErr }
 
 // EnsureFile extends the file to hold a memory of size bytes. For a Shared memory it also
 // reserves every block up to there, so that no store of the guest can fail for want of room
-// (which would be a SIGBUS inside compiled code, and that cannot be caught). So it does for a Private
-// one on a file system where even reading a hole takes a block, as on tmpfs.
+// (which would be a SIGBUS inside compiled code, and that cannot be caught). So it does for a
+// Private one on a file system where even reading a hole takes a block, as on tmpfs.
 func (m *Memory) EnsureFile(size uint64) error {
 	switch {
 	case m.reserve:

@@ -3,12 +3,14 @@ package mmapmem
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -17,12 +19,13 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
-	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/internal/testkit/guests"
+	"github.com/mmrun/mmrun/internal/testkit/scratch"
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// watched is a Private memory with a guest in it, and a copy of its bytes as of the last commit that is kept by
-// comparing all of them.
+// watched is a Private memory with a guest in it, and a copy of its bytes as of the last commit
+// that is kept by comparing all of them.
 type watched struct {
 	t    *testing.T
 	ctx  context.Context
@@ -34,7 +37,6 @@ type watched struct {
 	saved   []byte // as of the last commit
 	seq     uint64
 	pending []patch // committed, and not in the file yet
-	patcher *Patcher
 
 	source *os.File // what the kernel reads into the memory
 	events []string // since the last commit or rollback
@@ -50,13 +52,12 @@ type patch struct {
 
 const mostWasmPages = 48
 
-func watch(t *testing.T, guest string, seed uint64) *watched {
+func watch(t *testing.T, guest string, seed uint64, trackers ...NewTracker) *watched {
 	w := &watched{t: t, ctx: context.Background(), rand: rand.New(rand.NewPCG(seed, 0))}
 	dir := t.TempDir()
-	w.file = newFile(t, dir, "memory")
-	w.patcher = NewPatcher(w.file, NewSums(newFile(t, dir, "sums")))
+	w.file = scratch.File(t, dir, "memory")
 	var err error
-	if w.m, err = Open(w.file, Private, 1024); err != nil {
+	if w.m, err = Open(w.file, Private, 1024, trackers...); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -80,7 +81,8 @@ func watch(t *testing.T, guest string, seed uint64) *watched {
 	rt := wazero.NewRuntime(w.ctx)
 	t.Cleanup(func() { rt.Close(w.ctx) })
 	wasi_snapshot_preview1.MustInstantiate(w.ctx, rt)
-	w.mod, err = rt.InstantiateWithConfig(experimental.WithMemoryAllocator(w.ctx, w.m), guests.Load(t, guest),
+	ctx := experimental.WithMemoryAllocator(w.ctx, w.m)
+	w.mod, err = rt.InstantiateWithConfig(ctx, guests.Load(t, guest),
 		wazero.NewModuleConfig().WithStdin(w.source))
 	if err != nil {
 		t.Fatal(err)
@@ -182,11 +184,12 @@ func (w *watched) write() {
 }
 
 // changes holds Changes against a full comparison.
-func (w *watched) changes() []Range {
-	ranges, err := w.m.Changes()
+func (w *watched) changes() Pending {
+	p, err := w.m.Changes()
 	if err != nil {
 		w.fatalf("%v", err)
 	}
+	ranges := p.Ranges()
 	now := w.m.Bytes()
 	w.saved = append(w.saved, make([]byte, len(now)-len(w.saved))...)
 	for _, r := range ranges {
@@ -196,7 +199,7 @@ func (w *watched) changes() []Range {
 		copy(w.saved[r.Offset:][:r.Len], now[r.Offset:])
 	}
 	w.same("a change is missing")
-	return ranges
+	return p
 }
 
 // same compares the whole memory with the copy.
@@ -212,7 +215,8 @@ func (w *watched) same(problem string) {
 			want = w.saved[p : p+PageSize]
 		}
 		if !bytes.Equal(got, want) {
-			w.fatalf("%s in page %d (tracker %s, slot %d)", problem, p/PageSize, w.m.Tracker(), w.slot(p/PageSize))
+			w.fatalf("%s in page %d, which is %v (tracker %s)", problem, p/PageSize,
+				w.m.table.state(uint32(p/PageSize)), w.m.Tracker())
 		}
 	}
 }
@@ -221,32 +225,62 @@ func allZero(b []byte) bool {
 	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
 }
 
-func (w *watched) slot(page int) int32 {
-	if page >= len(w.m.slotOf) {
-		return 0
-	}
-	return w.m.slotOf[page]
-}
-
-// commit ends an event as mmrun does: what has changed is in a record then.
+// commit ends an event as mmrun does: what has changed is in a record then. Pages that rest in the
+// file are given back by that.
 func (w *watched) commit() {
-	ranges := w.changes()
+	pending := w.changes()
 	w.seq++
 	w.commits++
-	for _, r := range ranges {
-		w.pending = append(w.pending, patch{w.seq, uint64(r.Offset), slices.Clone(w.m.Bytes()[r.Offset:][:r.Len])})
+	for _, r := range pending.Ranges() {
+		w.pending = append(w.pending,
+			patch{w.seq, uint64(r.Offset), slices.Clone(w.m.Bytes()[r.Offset:][:r.Len])})
 	}
+	before := w.m.HeldPages()
+	var err error
 	if w.rand.IntN(40) == 0 { // or in the file
 		w.toFile++
-		w.fold(w.seq)
-		if err := w.m.CommittedToFile(w.seq); err != nil {
-			w.fatalf("%v", err)
-		}
+		w.checkpoint(w.seq)
+		err = pending.KeepInFile(w.seq)
 	} else {
-		w.m.Committed(w.seq)
+		err = pending.Keep(w.seq, w.rand.IntN(2) == 0)
 	}
-	w.same("CommittedToFile or Committed has changed a byte")
+	if err != nil {
+		w.fatalf("%v", err)
+	}
+	w.evictions += max(0, before-w.m.HeldPages())
+	w.same("Keep or KeepInFile has changed a byte")
+	w.holds()
 	w.events = w.events[:0]
+}
+
+// holds checks what the page table promises.
+func (w *watched) holds() {
+	w.t.Helper()
+	table := &w.m.table
+	if len(w.m.news) > 0 || table.copied > len(table.held) {
+		w.fatalf("%d new pages, %d of %d pages are copied",
+			len(w.m.news), table.copied, len(table.held))
+	}
+	held := 0
+	for p, ref := range table.refs {
+		switch {
+		case ref == refNew:
+			w.fatalf("page %d is still new", p)
+		case ref.held():
+			held++
+			h := table.held[ref.index()]
+			if int(h.page) != p {
+				w.fatalf("the entry of page %d is that of page %d", p, h.page)
+			}
+			if !bytes.Equal(h.shadow[:], w.saved[p*PageSize:][:PageSize]) {
+				w.fatalf("the shadow of page %d, which is %v, is not the last commit",
+					p, table.state(uint32(p)))
+			}
+		}
+	}
+	if held != len(table.held) {
+		w.fatalf("%d entries for %d held pages", len(table.held), held)
+	}
 }
 
 func (w *watched) rollback() {
@@ -260,42 +294,32 @@ func (w *watched) rollback() {
 	}
 	w.rollbacks++
 	w.same("a rollback has left something behind")
+	w.holds()
 	w.events = w.events[:0]
 }
 
-// fold puts all that was committed up to a commit into the file.
-func (w *watched) fold(last uint64) {
+// checkpoint puts all that was committed up to a commit into the file.
+func (w *watched) checkpoint(last uint64) {
 	for len(w.pending) > 0 && w.pending[0].seq <= last {
 		p := w.pending[0]
 		w.pending = w.pending[1:]
-		if err := w.patcher.Patch(p.offset, p.data); err != nil {
+		if _, err := w.file.WriteAt(p.data, int64(p.offset)); err != nil {
 			w.fatalf("%v", err)
 		}
 	}
-	if err := w.patcher.Flush(); err != nil {
-		w.fatalf("%v", err)
-	}
 }
 
+// evict lets the next commits give pages back, some each time.
 func (w *watched) evict() {
-	folded := w.seq - min(w.seq, w.rand.Uint64N(20))
-	w.fold(folded)
-	before := w.m.PrivatePages()
-	limit := 1 + w.rand.IntN(2*before+1)
-	more, err := w.m.Evict(folded, w.seq, w.rand.Uint64N(20), limit)
-	if err != nil {
-		w.fatalf("%v", err)
-	}
-	gone := before - w.m.PrivatePages()
-	if gone > limit || more && gone < limit {
-		w.fatalf("evicted %d pages of %d, the limit is %d, more: %t", gone, before, limit, more)
-	}
-	w.evictions += gone
-	w.same("an eviction has changed a byte")
+	last := w.seq - min(w.seq, w.rand.Uint64N(20))
+	w.checkpoint(last)
+	w.m.InFile(last)
+	w.m.policy.idle = w.rand.Uint64N(20)
+	w.m.policy.batch = 1 + w.rand.IntN(2*w.m.HeldPages()+1)
 }
 
-// churn keeps Go's garbage collector busy until the test ends: it moves the fault counter, and the memory is none of its
-// business.
+// churn keeps Go's garbage collector busy until the test ends: it moves the fault counter, and the
+// memory is none of its business.
 func churn(t *testing.T) {
 	stop := make(chan struct{})
 	var done sync.WaitGroup
@@ -320,22 +344,20 @@ func churn(t *testing.T) {
 	})
 }
 
-// Nothing that was written since the last commit is missing from Changes, whoever wrote it, and Rollback and Evict leave no
-// byte wrong, for each way to find changed pages.
+// Nothing that was written since the last commit is missing from Changes, whoever wrote it, and
+// rollbacks and evictions leave no byte wrong, for each tracker.
 func TestTrackersMissNothing(t *testing.T) {
 	commits := 800
 	if testing.Short() {
 		commits = 200
 	}
-	for _, name := range trackerNames(t) {
+	for name, tracker := range trackersHere(t) {
 		for _, guest := range []string{"stores", "readfd"} {
 			for _, gc := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%s/gc=%t", name, guest, gc), func(t *testing.T) {
-					forceTracker = name
-					defer func() { forceTracker = "" }()
 					seed := rand.Uint64()
 					t.Logf("seed %d", seed)
-					w := watch(t, guest, seed)
+					w := watch(t, guest, seed, tracker)
 					if gc {
 						churn(t)
 					}
@@ -347,7 +369,7 @@ func TestTrackersMissNothing(t *testing.T) {
 }
 
 func (w *watched) run(commits int) {
-	protected := false
+	guarded := false
 	for w.commits < commits {
 		// Long quiet times in between make pages idle, so that they are protected and evicted.
 		writes := w.rand.IntN(4)
@@ -369,63 +391,92 @@ func (w *watched) run(commits int) {
 		default:
 			w.commit()
 		}
-		protected = protected || len(w.m.cool) > 0
+		guarded = guarded || w.m.table.copied < len(w.m.table.held)
 	}
-	w.t.Logf("%s: %d commits, %d of them to the file, %d rollbacks, %d pages evicted, %d growths, pages protected: %t",
-		w.m.Tracker(), w.commits, w.toFile, w.rollbacks, w.evictions, w.growths, protected)
-	if commits >= 800 && (w.rollbacks == 0 || w.evictions == 0 || w.growths == 0 || w.toFile == 0) {
+	w.t.Logf("%s: %d commits, %d of them to the file, %d rollbacks, %d pages evicted, "+
+		"%d growths, guarded: %t",
+		w.m.Tracker(), w.commits, w.toFile, w.rollbacks, w.evictions, w.growths, guarded)
+	protects := w.m.Tracker() == "kernel" && !strings.Contains(w.t.Name(), "without_protection")
+	if commits >= 800 && (w.rollbacks == 0 || w.evictions == 0 || w.growths == 0 || w.toFile == 0 ||
+		guarded != protects) {
 		w.t.Error("not everything has happened")
 	}
 }
 
-// trackerNames lists the trackers that this machine has.
-func trackerNames(t *testing.T) []string {
-	names := []string{"compare"}
-	m, err := Open(newFile(t, t.TempDir(), "memory"), Private, 1)
+// trackersHere are the trackers that this machine has.
+func trackersHere(t *testing.T) map[string]NewTracker {
+	here := map[string]NewTracker{"compare": Compare}
+	m, err := Open(scratch.File(t, t.TempDir(), "memory"), Private, 1, Kernel)
 	if err != nil {
-		t.Fatal(err)
+		t.Log(err)
+		return here
 	}
-	defer m.Close()
-	for _, open := range trackers {
-		if tr, err := open(m); err == nil {
-			names = append(names, tr.name())
-			tr.close()
-		}
+	m.Close()
+	here["kernel"] = Kernel
+	here["kernel without protection"] = func(m *Memory) (Tracker, error) {
+		tracker, err := Kernel(m)
+		withoutProtection(tracker)
+		return tracker, err
 	}
-	return names
+	return here
 }
 
-// With the fault counter where it was, only hot pages are looked at: the tracker is not asked.
+// With the fault counter where it was, only copied pages are looked at: the kernel is not asked.
 func TestNoFaultNoScan(t *testing.T) {
 	w := watch(t, "stores", 1)
-	if w.m.tracker.counter() < 0 {
-		t.Skip("this tracker has no counter")
-	}
-	counting := &countingTracker{tracker: w.m.tracker}
+	counting := &countingTracker{Tracker: w.m.tracker}
 	w.m.tracker = counting
 	for i := range 200 {
 		w.mod.Memory().WriteUint32Le(4096, uint32(i))
-		faults := counting.counter()
-		asked := counting.asked
-		known := w.m.faults == faults
-		w.changes()
-		if known && counting.asked != asked {
-			t.Fatal("the tracker was asked although no page can have become private")
-		}
 		w.seq++
-		w.m.Committed(w.seq)
+		if err := w.changes().Keep(w.seq, false); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if counting.asked == 200 {
-		t.Error("the tracker was asked at each commit")
+	if counting.named > 100 {
+		t.Errorf("pages were named at %d of 200 commits", counting.named)
 	}
 }
 
 type countingTracker struct {
-	tracker
-	asked int
+	Tracker
+	named int // times when it named anything
 }
 
-func (c *countingTracker) private(fn func(first, end uint32)) error {
-	c.asked++
-	return c.tracker.private(fn)
+func (c *countingTracker) Changed(found func(first, end uint32)) error {
+	named := 0
+	err := c.Tracker.Changed(func(first, end uint32) { named = 1; found(first, end) })
+	c.named += named
+	return err
+}
+
+// What may only be done once, or only between Changes and the end of the event, is refused
+// otherwise.
+func TestPendingEndsOnce(t *testing.T) {
+	w := watch(t, "stores", 1)
+	pending := w.changes()
+	if _, err := w.m.Changes(); err == nil || !strings.Contains(err.Error(), "twice") {
+		t.Errorf("a second Changes: %v", err)
+	}
+	if err := pending.Keep(1, false); err != nil {
+		t.Fatal(err)
+	}
+	for name, ended := range map[string]Pending{"kept": pending, "zero": {}} {
+		if err := errors.Join(ended.Keep(2, false)); !errors.Is(err, errEnded) {
+			t.Errorf("%s: Keep: %v", name, err)
+		}
+		if err := ended.KeepInFile(2); !errors.Is(err, errEnded) {
+			t.Errorf("%s: KeepInFile: %v", name, err)
+		}
+		if ended.Ranges() != nil || ended.TooMany() {
+			t.Errorf("%s: ranges %v", name, ended.Ranges())
+		}
+	}
+	rolledBack := w.changes()
+	if err := w.m.Rollback(w.m.Size()); err != nil {
+		t.Fatal(err)
+	}
+	if err := rolledBack.Keep(2, false); !errors.Is(err, errEnded) {
+		t.Errorf("rolled back: Keep: %v", err)
+	}
 }

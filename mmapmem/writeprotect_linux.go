@@ -2,16 +2,14 @@ package mmapmem
 
 import (
 	"fmt"
-	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// writeProtection is a userfaultfd on a mapping, in the mode that needs no handler: the kernel
-// lets a write to a protected page through by itself and only clears the page's mark (Linux 6.7,
-// any kind of mapping; no privilege).
-type writeProtection struct{ f *os.File }
+// Write protection is a userfaultfd in the mode that needs no handler: the kernel lets a write to a
+// protected page through by itself and only clears the page's mark (Linux 6.7, any kind of mapping;
+// no privilege). One descriptor serves all mappings of the process.
 
 // From linux/userfaultfd.h.
 const (
@@ -29,36 +27,34 @@ type uffdAPIArg struct{ api, features, ioctls uint64 }
 
 type uffdRegisterArg struct{ start, length, mode, ioctls uint64 }
 
-func openWriteProtection(mapping []byte) (*writeProtection, error) {
-	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK|uffdUserModeOnly, 0, 0)
+func openWriteProtection() (int, error) {
+	const flags = unix.O_CLOEXEC | unix.O_NONBLOCK | uffdUserModeOnly
+	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, flags, 0, 0)
 	if errno != 0 {
-		return nil, fmt.Errorf("userfaultfd: %w", errno)
+		return -1, fmt.Errorf("userfaultfd: %w", errno)
 	}
-	w := &writeProtection{os.NewFile(fd, "userfaultfd")}
-	api := uffdAPIArg{api: uffdAPI, features: uffdFeatureWPAsync | uffdFeaturesMarkers}
-	if err := w.ioctl(ioctlUffdAPI, unsafe.Pointer(&api)); err != nil {
-		return nil, err
+	arg := uffdAPIArg{api: uffdAPI, features: uffdFeatureWPAsync | uffdFeaturesMarkers}
+	// arg lives for the time of the call.
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, ioctlUffdAPI,
+		uintptr(unsafe.Pointer(&arg))); errno != 0 {
+		unix.Close(int(fd))
+		return -1, fmt.Errorf("userfaultfd: UFFDIO_API: %w", errno)
 	}
-	register := uffdRegisterArg{
+	return int(fd), nil
+}
+
+// register makes the pages of a whole mapping ones that can be protected, until it is unmapped.
+func (k *kernel) register(mapping []byte) error {
+	arg := uffdRegisterArg{
 		// The mapping is not on Go's heap and does not move.
 		start:  uint64(uintptr(unsafe.Pointer(unsafe.SliceData(mapping)))),
 		length: uint64(len(mapping)),
 		mode:   uffdRegisterModeWP,
 	}
-	if err := w.ioctl(ioctlUffdRegister, unsafe.Pointer(&register)); err != nil {
-		return nil, err
-	}
-	return w, nil
-}
-
-// ioctl closes the descriptor on an error.
-func (w *writeProtection) ioctl(request uintptr, arg unsafe.Pointer) error {
-	// arg points to a live variable of the caller for the time of the call.
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, w.f.Fd(), request, uintptr(arg)); errno != 0 {
-		_ = w.f.Close()
-		return fmt.Errorf("userfaultfd: ioctl %#x: %w", request, errno)
+	// arg lives for the time of the call.
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(k.uffd), ioctlUffdRegister,
+		uintptr(unsafe.Pointer(&arg))); errno != 0 {
+		return fmt.Errorf("userfaultfd: UFFDIO_REGISTER: %w", errno)
 	}
 	return nil
 }
-
-func (w *writeProtection) close() error { return w.f.Close() }

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/mmrun/mmrun/internal/byhand"
+	"github.com/mmrun/mmrun/internal/testkit/oracle"
 )
 
 // What these tests are worth: with a part of the state left out of a resume, guests notice, and with nothing left out
@@ -13,21 +13,21 @@ import (
 func TestGuestsNoticeWhatIsLeftOut(t *testing.T) {
 	ablations := []struct {
 		name   string
-		omit   byhand.Omission
+		omit   oracle.Omission
 		guests []string // that must notice
 	}{
-		{"nothing is left out", byhand.Nothing, nil},
-		{"globals are not restored", byhand.Globals, []string{"lua", "go", "assemblyscript", "counter"}},
-		{"data segments are active", byhand.DataIsActive, []string{"sqlite", "lua", "go", "assemblyscript", "rust_wasi"}},
-		{"start functions run again", byhand.StartsAgain, []string{"assemblyscript"}},
-		{"_initialize runs again", byhand.InitializeTwice, []string{"go"}},
+		{"nothing is left out", oracle.Nothing, nil},
+		{"globals are not restored", oracle.Globals, []string{"lua", "go", "assemblyscript", "counter"}},
+		{"data segments are active", oracle.DataIsActive, []string{"sqlite", "lua", "go", "assemblyscript", "rust_wasi"}},
+		{"start functions run again", oracle.StartsAgain, []string{"assemblyscript"}},
+		{"_initialize runs again", oracle.InitializeTwice, []string{"go"}},
 	}
 	forEach(t, func(t *testing.T, g *guest, wasm []byte, want []step) {
 		for _, a := range ablations {
 			t.Run(a.name, func(t *testing.T) {
 				seen := notices(t, g, wasm, want, a.omit)
 				t.Logf("%s", seen)
-				if a.omit == byhand.Nothing && seen != "" {
+				if a.omit == oracle.Nothing && seen != "" {
 					t.Errorf("although nothing was left out: %s", seen)
 				}
 				if slices.Contains(a.guests, g.name) && seen == "" {
@@ -40,7 +40,7 @@ func TestGuestsNoticeWhatIsLeftOut(t *testing.T) {
 
 // notices resumes the guest by hand before each event from the third on, and says by what it shows that something was
 // left out, empty if by nothing.
-func notices(t *testing.T, g *guest, wasm []byte, want []step, omit byhand.Omission) string {
+func notices(t *testing.T, g *guest, wasm []byte, want []step, omit oracle.Omission) string {
 	tw := newTwin(t, g, wasm)
 	bytes := ""
 	for _, w := range want {

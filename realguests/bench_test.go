@@ -8,8 +8,8 @@ import (
 	"github.com/tetratelabs/wazero"
 
 	"github.com/mmrun/mmrun"
-	"github.com/mmrun/mmrun/internal/byhand"
-	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/internal/testkit/guests"
+	"github.com/mmrun/mmrun/internal/testkit/oracle"
 )
 
 // BenchmarkStart is the time from nothing to an instance that takes events, runtime and compiled code included: first
@@ -78,7 +78,7 @@ func BenchmarkEvent(b *testing.B) {
 			wasm := g.wasm(b)
 			b.Run("runtime=wazero", func(b *testing.B) {
 				rt, w := newBenchRuntime(b, g)
-				m, err := byhand.Compile(ctx, rt, wasm)
+				m, err := oracle.Compile(ctx, rt, wasm)
 				if err != nil {
 					b.Fatal(err)
 				}

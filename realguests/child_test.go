@@ -17,7 +17,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/mmrun/mmrun"
-	"github.com/mmrun/mmrun/internal/byhand"
+	"github.com/mmrun/mmrun/internal/testkit/oracle"
 	"github.com/mmrun/mmrun/rewriter"
 )
 
@@ -73,7 +73,7 @@ func child() error {
 	if err != nil {
 		return err
 	}
-	_, info, err := rewriter.Rewrite(wasm)
+	_, info, err := rewriter.Rewrite(wasm, rewriter.Options{})
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func persistentStep(g *guest, w *world, in *mmrun.Instance, info rewriter.Info, 
 }
 
 func sum(mod api.Module, info rewriter.Info) (string, error) {
-	state, err := byhand.Save(ctx, mod, info)
+	state, err := oracle.Save(ctx, mod, info)
 	if err != nil {
 		return "", err
 	}

@@ -7,14 +7,14 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
-	"github.com/mmrun/mmrun/internal/byhand"
+	"github.com/mmrun/mmrun/internal/testkit/oracle"
 )
 
 // twin is an instance without mmrun: the rewritten module on plain wazero.
 type twin struct {
 	guest  *guest
 	world  *world
-	module *byhand.Module
+	module *oracle.Module
 	mod    api.Module
 	meta   []byte
 
@@ -38,7 +38,7 @@ func newTwin(tb testing.TB, g *guest, wasm []byte) *twin {
 		tb.Fatal(err)
 	}
 	var err error
-	if t.module, err = byhand.Compile(ctx, rt, wasm); err != nil {
+	if t.module, err = oracle.Compile(ctx, rt, wasm); err != nil {
 		tb.Fatal(err)
 	}
 	if t.mod, err = t.module.Start(ctx, t.world.config()); err != nil {
@@ -92,8 +92,8 @@ func (t *twin) life(tb testing.TB) []step {
 }
 
 // resume moves the state by hand into a new instance, with a part of it left out.
-func (t *twin) resume(omit byhand.Omission) error {
-	state, err := byhand.Save(ctx, t.mod, t.module.Info)
+func (t *twin) resume(omit oracle.Omission) error {
+	state, err := oracle.Save(ctx, t.mod, t.module.Info)
 	if err != nil {
 		return err
 	}

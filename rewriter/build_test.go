@@ -1,18 +1,55 @@
 package rewriter
 
-import "slices"
+import (
+	"slices"
 
-// build puts a module together from sections. It is for what wat2wasm cannot write: broken modules, and sections in
-// places of one's choice.
+	"github.com/mmrun/mmrun/rewriter/internal/wasm"
+)
+
+// Short words for what many tests write.
+const (
+	secCustom    = wasm.SecCustom
+	secType      = wasm.SecType
+	secImport    = wasm.SecImport
+	secFunction  = wasm.SecFunction
+	secTable     = wasm.SecTable
+	secMemory    = wasm.SecMemory
+	secGlobal    = wasm.SecGlobal
+	secExport    = wasm.SecExport
+	secStart     = wasm.SecStart
+	secElement   = wasm.SecElement
+	secCode      = wasm.SecCode
+	secData      = wasm.SecData
+	secDataCount = wasm.SecDataCount
+	secTag       = wasm.SecTag
+
+	kindFunc   = wasm.KindFunc
+	kindTable  = wasm.KindTable
+	kindMemory = wasm.KindMemory
+	kindGlobal = wasm.KindGlobal
+)
+
+var (
+	appendSection = wasm.AppendSection
+	appendU32     = wasm.AppendU32
+	appendName    = wasm.AppendName
+	decode        = wasm.Decode
+)
+
+func appendS32(b []byte, v int32) []byte { return wasm.AppendS64(b, int64(v)) }
+
+// build puts a module together from sections. It is for what wat2wasm cannot write: broken modules,
+// and sections in places of one's choice.
 func build(sections ...[]byte) []byte {
-	return append([]byte(preamble), slices.Concat(sections...)...)
+	return append([]byte(wasm.Preamble), slices.Concat(sections...)...)
 }
 
 func sec(id byte, content ...byte) []byte { return appendSection(nil, id, content) }
 
 // vec is a section with a vector of entries.
 func vec(id byte, entries ...[]byte) []byte {
-	return appendSection(nil, id, append(appendU32(nil, uint32(len(entries))), slices.Concat(entries...)...))
+	return appendSection(nil, id, append(appendU32(nil, uint32(len(entries))),
+		slices.Concat(entries...)...))
 }
 
 func custom(name string, content ...byte) []byte {
@@ -42,3 +79,23 @@ var (
 	mutI32    = bs(0x7f, 1, 0x41, 0, 0x0b) // a mutable global, 0
 	bodyEmpty = body(0x0b)
 )
+
+// sectionsOf lists the sections of a module; custom ones with their names.
+func sectionsOf(module []byte) (names []string) {
+	known := []string{"custom", "type", "import", "function", "table", "memory", "global", "export",
+		"start", "element", "code", "data", "data count", "tag"}
+	for rest := module[8:]; len(rest) > 0; {
+		size, content, err := wasm.CutU32(rest[1:])
+		if err != nil {
+			panic(err)
+		}
+		name := known[rest[0]]
+		if rest[0] == secCustom {
+			n, text, _ := wasm.CutU32(content)
+			name = `"` + string(text[:n]) + `"`
+		}
+		names = append(names, name)
+		rest = content[size:]
+	}
+	return names
+}

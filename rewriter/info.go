@@ -1,9 +1,13 @@
 package rewriter
 
-import "fmt"
+import (
+	"fmt"
 
-// Info is what a host needs to know of a rewritten module to keep and resume its state. Names are names of exports
-// of the rewritten module. An empty name means that there is no such export.
+	"github.com/mmrun/mmrun/rewriter/internal/wasm"
+)
+
+// Info is what a host needs to know of a rewritten module to keep and resume its state. Names are
+// names of exports of the rewritten module. An empty name means that there is no such export.
 type Info struct {
 	// Memory is nil if the module has no memory.
 	Memory *Memory `json:"memory,omitempty"`
@@ -11,37 +15,44 @@ type Info struct {
 	// Globals holds each mutable global of the module, by ascending index.
 	Globals []Global `json:"globals,omitempty"`
 
-	// Tables holds each table that the module's code can change, by ascending index. All other tables are the same
-	// after each instantiation.
+	// Tables holds each table that the module's code can change, by ascending index. All other
+	// tables are the same after each instantiation.
 	Tables []Table `json:"tables,omitempty"`
 
-	// TablesChanged names a mutable i32 global that is not 0 if any of Tables may have changed since the host last
-	// set it to 0. Empty if Tables is.
+	// TablesChanged names a mutable i32 global that is not 0 if any of Tables may have changed
+	// since the host last set it to 0. Empty if Tables is.
 	TablesChanged string `json:"tablesChanged,omitempty"`
 
-	// Func names a function (i32) -> (funcref) that gives the reference to the function with that index, from 0 to
-	// FuncCount-1. There if a table or a global of the state holds function references: they are kept as
-	// function indices, and comparing a reference with these tells the index. Mind that a runtime may have many
-	// references to one function (wazero's compiler makes a new one each time it evaluates ref.func), so
-	// that what they point to may have to be compared instead of themselves.
+	// Func names a function (i32) -> (funcref) that gives the reference to the function with that
+	// index, from 0 to FuncCount-1. There if a table or a global of the state holds function
+	// references: they are kept as function indices, and comparing a reference with these tells the
+	// index. Mind that a runtime may have many references to one function (wazero's compiler makes
+	// a new one each time it evaluates ref.func), so that what they point to may have to be
+	// compared instead of themselves.
 	Func string `json:"func,omitempty"`
 
-	// FuncCount is the number of functions of the module before the rewrite, imported ones first. 0 if Func is empty.
+	// FuncCount is the number of functions of the module before the rewrite, imported ones first. 0
+	// if Func is empty.
 	FuncCount uint32 `json:"funcCount,omitempty"`
 
-	// Segments holds each data and element segment for which it makes a difference to the code whether it has been
-	// dropped, and whose being dropped does not follow from instantiation.
+	// FuncImports is how many of them are imported. Two of these may be the same function, two of
+	// the others never are. 0 if Func is empty.
+	FuncImports uint32 `json:"funcImports,omitempty"`
+
+	// Segments holds each data and element segment for which it makes a difference to the code
+	// whether it has been dropped, and whose being dropped does not follow from instantiation.
 	Segments []Segment `json:"segments,omitempty"`
 
-	// Init names a function () -> () that writes the active data segments. On the first run it is called right after
-	// instantiation, when memory is all zeros. It traps where instantiation would have trapped.
+	// Init names a function () -> () that checks that active element segments fit into their tables,
+	// and writes the active data segments. On the first run it is called right after instantiation,
+	// when memory is all zeros. It traps where instantiation should have failed, and nowhere else.
 	Init string `json:"init,omitempty"`
 
 	// Start names the start function, () -> (). On the first run it is called after Init.
 	Start string `json:"start,omitempty"`
 
-	// Initialize says that the module exports a function _initialize of type () -> (). On the first run it is called
-	// after Start.
+	// Initialize says that the module exports a function _initialize of type () -> (). On the first
+	// run it is called after Start.
 	Initialize bool `json:"initialize,omitempty"`
 }
 
@@ -57,22 +68,24 @@ type Global struct {
 	Index uint32  `json:"index"`
 	Type  ValType `json:"type"`
 
-	// Name is for people: from the name section, else the name under which the module itself exports it, else empty.
+	// Name is for people: from the name section, else the name under which the module itself
+	// exports it, else empty.
 	Name string `json:"name,omitempty"`
 
-	// Export is never empty: the module's own name for it, else mmrun:global:INDEX. It is enough to read and write
-	// I32, I64, F32 and F64. What a runtime gives for other types through an exported global depends on the runtime.
+	// Export is never empty: the module's own name for it, else mmrun:global:INDEX. It is enough to
+	// read and write I32, I64, F32 and F64. What a runtime gives for other types through an
+	// exported global depends on the runtime.
 	Export string `json:"export"`
 
 	// Getter is () -> (i64 low, i64 high) for V128, () -> (funcref) for FuncRef, else empty.
 	Getter string `json:"getter,omitempty"`
 
-	// Setter is (i64 low, i64 high) -> () for V128, (i32 function index) -> () for FuncRef, else empty. Function index
-	// -1 is null; it traps if the global's type has no null.
+	// Setter is (i64 low, i64 high) -> () for V128, (i32 function index) -> () for FuncRef, else
+	// empty. Function index -1 is null; it traps if the global's type has no null.
 	Setter string `json:"setter,omitempty"`
 
-	// IsNull is () -> (i32), 1 if the global is null, for ExternRef and ExnRef, else empty. A reference that is not null
-	// comes from the host and cannot be kept.
+	// IsNull is () -> (i32), 1 if the global is null, for ExternRef and ExnRef, else empty. A
+	// reference that is not null comes from the host and cannot be kept.
 	IsNull string `json:"isNull,omitempty"`
 }
 
@@ -87,8 +100,9 @@ type Table struct {
 	// Size is () -> (i32), the number of entries.
 	Size string `json:"size"`
 
-	// Grow is (i32 delta, i32 function index) -> (i32). The new entries get the reference to that function, null if it
-	// is -1. The result is the former size, or -1. The function index must be -1 unless Type is FuncRef.
+	// Grow is (i32 delta, i32 function index) -> (i32). The new entries get the reference to that
+	// function, null if it is -1. The result is the former size, or -1. The function index must be
+	// -1 unless Type is FuncRef.
 	Grow string `json:"grow"`
 
 	// Get is (i32 position) -> (funcref). Only for FuncRef.
@@ -97,7 +111,8 @@ type Table struct {
 	// Set is (i32 position, i32 function index) -> (); function index -1 is null. Only for FuncRef.
 	Set string `json:"set,omitempty"`
 
-	// AllNull is () -> (i32), 1 if all entries are null. Only for ExternRef and ExnRef, which cannot be kept otherwise.
+	// AllNull is () -> (i32), 1 if all entries are null. Only for ExternRef and ExnRef, which
+	// cannot be kept otherwise.
 	AllNull string `json:"allNull,omitempty"`
 }
 
@@ -106,7 +121,8 @@ type Segment struct {
 	Kind  SegmentKind `json:"kind"`
 	Index uint32      `json:"index"`
 
-	// Dropped names a mutable i32 global: 1 if the segment has been dropped, else 0. Reading it is all a commit needs.
+	// Dropped names a mutable i32 global: 1 if the segment has been dropped, else 0. Reading it is
+	// all a commit needs.
 	Dropped string `json:"dropped"`
 
 	// Drop is () -> (): it drops the segment and sets Dropped.
@@ -121,6 +137,7 @@ const (
 	ElemSegment SegmentKind = 2
 )
 
+// String gives the word for it that names of exports use.
 func (k SegmentKind) String() string {
 	switch k {
 	case DataSegment:
@@ -131,9 +148,10 @@ func (k SegmentKind) String() string {
 	return fmt.Sprintf("SegmentKind(%d)", byte(k))
 }
 
-// MarshalText and UnmarshalText make String's words of it in JSON.
+// MarshalText makes String's words of it in JSON.
 func (k SegmentKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
+// UnmarshalText reads what MarshalText writes.
 func (k *SegmentKind) UnmarshalText(text []byte) error {
 	return unmarshalText(k, text, DataSegment, ElemSegment)
 }
@@ -149,49 +167,31 @@ func unmarshalText[T fmt.Stringer](v *T, text []byte, known ...T) error {
 	return fmt.Errorf("%q is none of %v", text, known)
 }
 
-// ValType is the type of a value, with the numbers of the binary format. References to functions of one signature
-// are FuncRef here.
+// ValType is the type of a value, with the numbers of the binary format. A reference to functions
+// of one signature is a FuncRef.
 type ValType byte
 
 const (
-	I32       ValType = 0x7f
-	I64       ValType = 0x7e
-	F32       ValType = 0x7d
-	F64       ValType = 0x7c
-	V128      ValType = 0x7b
-	FuncRef   ValType = 0x70
-	ExternRef ValType = 0x6f
-	ExnRef    ValType = 0x69
+	I32       = ValType(wasm.I32)
+	I64       = ValType(wasm.I64)
+	F32       = ValType(wasm.F32)
+	F64       = ValType(wasm.F64)
+	V128      = ValType(wasm.V128)
+	FuncRef   = ValType(wasm.FuncRef)
+	ExternRef = ValType(wasm.ExternRef)
+	ExnRef    = ValType(wasm.ExnRef)
 )
 
 // IsRef says whether t is a reference.
-func (t ValType) IsRef() bool { return t == FuncRef || t == ExternRef || t == ExnRef }
+func (t ValType) IsRef() bool { return wasm.Kind(t).IsRef() }
 
-func (t ValType) String() string {
-	switch t {
-	case I32:
-		return "i32"
-	case I64:
-		return "i64"
-	case F32:
-		return "f32"
-	case F64:
-		return "f64"
-	case V128:
-		return "v128"
-	case FuncRef:
-		return "funcref"
-	case ExternRef:
-		return "externref"
-	case ExnRef:
-		return "exnref"
-	}
-	return fmt.Sprintf("ValType(%#x)", byte(t))
-}
+// String gives the type's name in the text format.
+func (t ValType) String() string { return wasm.Kind(t).String() }
 
-// MarshalText and UnmarshalText make String's words of it in JSON.
+// MarshalText makes String's words of it in JSON.
 func (t ValType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
+// UnmarshalText reads what MarshalText writes.
 func (t *ValType) UnmarshalText(text []byte) error {
 	return unmarshalText(t, text, I32, I64, F32, F64, V128, FuncRef, ExternRef, ExnRef)
 }

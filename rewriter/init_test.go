@@ -9,11 +9,12 @@ import (
 	"github.com/tetratelabs/wazero"
 )
 
-// Instantiation of the module as it was is the oracle: memory after mmrun:init must be the same, and mmrun:init must trap
-// where instantiation fails.
+// Instantiation of the module as it was is the oracle: memory after mmrun:init must be the same,
+// and mmrun:init must trap where instantiation fails.
 func TestInitDoesWhatInstantiationDid(t *testing.T) {
 	ctx := context.Background()
-	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(allFeatures))
+	config := wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(allFeatures)
+	rt := wazero.NewRuntimeWithConfig(ctx, config)
 	defer rt.Close(ctx)
 	random := rand.New(rand.NewPCG(3, 4))
 	merged, trapped := 0, 0
@@ -44,21 +45,23 @@ func TestInitDoesWhatInstantiationDid(t *testing.T) {
 			at += int32(length)
 		}
 		wasm := build(vec(secMemory, memory1), vec(secData, entries...))
-		out, info, err := Rewrite(wasm)
+		out, info, err := Rewrite(wasm, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m, err := parse(out); err != nil {
+		if m, err := decode(out); err != nil {
 			t.Fatal(err)
-		} else if len(m.data) > len(entries) {
+		} else if len(m.Data) > len(entries) {
 			merged++
 		}
-		got, err := rt.InstantiateWithConfig(ctx, out, wazero.NewModuleConfig().WithName(fmt.Sprint("new", round)))
+		got, err := rt.InstantiateWithConfig(ctx, out,
+			wazero.NewModuleConfig().WithName(fmt.Sprint("new", round)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, initErr := got.ExportedFunction(info.Init).Call(ctx)
-		want, err := rt.InstantiateWithConfig(ctx, wasm, wazero.NewModuleConfig().WithName(fmt.Sprint("old", round)))
+		want, err := rt.InstantiateWithConfig(ctx, wasm,
+			wazero.NewModuleConfig().WithName(fmt.Sprint("old", round)))
 		if (initErr != nil) != (err != nil) {
 			t.Fatalf("%x: instantiation: %v, init: %v", wasm, err, initErr)
 		}
@@ -84,17 +87,17 @@ func TestInitDoesWhatInstantiationDid(t *testing.T) {
 
 func segmentsAfter(t *testing.T, wasm []byte) []string {
 	t.Helper()
-	out, _, err := Rewrite(wasm)
+	out, _, err := Rewrite(wasm, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := parse(out)
+	m, err := decode(out)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var all []string
-	for _, d := range m.data {
-		all = append(all, string(out[d.bytes.end-d.length:d.bytes.end]))
+	for _, d := range m.Data {
+		all = append(all, string(d.Bytes))
 	}
 	return all
 }
@@ -104,9 +107,13 @@ func TestNeighbouringSegmentsAreMerged(t *testing.T) {
 		e := append(appendS32([]byte{0, 0x41}, offset), 0x0b, byte(len(s)))
 		return append(e, s...)
 	}
-	module := func(entries ...[]byte) []byte { return build(vec(secMemory, memory1), vec(secData, entries...)) }
+	module := func(entries ...[]byte) []byte {
+		return build(vec(secMemory, memory1),
+			vec(secData, entries...))
+	}
 	reads := func(entries ...[]byte) []byte { // code that reads segment 0
-		return build(vec(secType, typeVoid), vec(secFunction, bs(0)), vec(secMemory, memory1), sec(secDataCount, byte(len(entries))),
+		return build(vec(secType, typeVoid), vec(secFunction, bs(0)), vec(secMemory, memory1),
+			sec(secDataCount, byte(len(entries))),
 			vec(secCode, body(0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 8, 0, 0, 0x0b)), vec(secData, entries...))
 	}
 	for _, c := range []struct {
@@ -114,14 +121,18 @@ func TestNeighbouringSegmentsAreMerged(t *testing.T) {
 		wasm []byte
 		want []string
 	}{
-		{"neighbours", module(at(8, "ab"), at(10, "c"), at(13, "d")), []string{"", "", "", "abc\x00\x00d"}},
+		{"neighbours", module(at(8, "ab"), at(10, "c"), at(13, "d")),
+			[]string{"", "", "", "abc\x00\x00d"}},
 		{"one", module(at(8, "ab")), []string{"ab"}},
 		{"far apart", module(at(8, "ab"), at(8+2+mergeGap+1, "c")), []string{"ab", "c"}},
 		{"backwards", module(at(10, "c"), at(8, "ab")), []string{"c", "ab"}},
 		{"overlapping", module(at(8, "ab"), at(9, "c")), []string{"ab", "c"}},
-		{"something else between", module(at(10, "x"), at(8, "ab"), at(12, "c")), []string{"x", "ab", "c"}},
-		{"unknown place before", module(bs(0, 0x41, 6, 0x41, 6, 0x6a, 0x0b, 1, 'x'), at(8, "ab"), at(14, "c")), []string{"x", "ab", "c"}},
-		{"unknown place behind", module(at(8, "ab"), at(11, "c"), bs(0, 0x41, 4, 0x41, 6, 0x6a, 0x0b, 1, 'x')), []string{"", "", "x", "ab\x00c"}},
+		{"something else between", module(at(10, "x"), at(8, "ab"), at(12, "c")),
+			[]string{"x", "ab", "c"}},
+		{"unknown place before", module(bs(0, 0x41, 6, 0x41, 6, 0x6a, 0x0b, 1, 'x'), at(8, "ab"),
+			at(14, "c")), []string{"x", "ab", "c"}},
+		{"unknown place behind", module(at(8, "ab"), at(11, "c"),
+			bs(0, 0x41, 4, 0x41, 6, 0x6a, 0x0b, 1, 'x')), []string{"", "", "x", "ab\x00c"}},
 		{"passive between", module(at(8, "ab"), bs(1, 1, 'p'), at(10, "c")), []string{"ab", "p", "c"}},
 		{"out of bounds", module(at(65534, "ab"), at(65536, "c")), []string{"ab", "c"}},
 		{"read by the code", reads(at(8, "ab"), at(10, "c"), at(11, "d")), []string{"ab", "", "", "cd"}},

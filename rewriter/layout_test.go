@@ -2,28 +2,9 @@ package rewriter
 
 import (
 	"bytes"
-	"fmt"
 	"reflect"
 	"testing"
 )
-
-// describe lists the sections of a module; custom ones with their names.
-func describe(t testing.TB, wasm []byte) []string {
-	t.Helper()
-	m, err := parse(wasm)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, s := range m.sections {
-		name := sectionNames[s.id]
-		if s.id == secCustom {
-			name = fmt.Sprintf("%q", s.custom)
-		}
-		names = append(names, name)
-	}
-	return names
-}
 
 func TestCustomSectionsKeepTheirPlaces(t *testing.T) {
 	padded := bs(0, 0x84, 0x80, 0x00, 3, 'p', 'a', 'd') // a size that takes more bytes than it must
@@ -43,16 +24,18 @@ func TestCustomSectionsKeepTheirPlaces(t *testing.T) {
 		custom("last", 4),
 		custom("last", 5),
 	)
-	out, _, err := Rewrite(wasm)
+	out, _, err := Rewrite(wasm, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{`"first"`, "type", `"after type"`, "function", "memory", `"pad"`, "global", "export",
+	want := []string{`"first"`, "type", `"after type"`, "function", "memory", `"pad"`, "global",
+		"export",
 		"data count", `"after start"`, "code", `"before data"`, "data", `"last"`, `"last"`, `"mmrun"`}
-	if got := describe(t, out); !reflect.DeepEqual(got, want) {
+	if got := sectionsOf(out); !reflect.DeepEqual(got, want) {
 		t.Errorf("sections\n%v, want\n%v", got, want)
 	}
-	for _, c := range [][]byte{custom("first", 1), custom("after type", 2), padded, custom("after start", 3), custom("last", 4), custom("last", 5)} {
+	for _, c := range [][]byte{custom("first", 1), custom("after type", 2), padded,
+		custom("after start", 3), custom("last", 4), custom("last", 5)} {
 		if !bytes.Contains(out, c) {
 			t.Errorf("custom section %q was not copied byte for byte", c)
 		}
@@ -60,14 +43,17 @@ func TestCustomSectionsKeepTheirPlaces(t *testing.T) {
 }
 
 func TestSectionsThatTheModuleLacksAreAdded(t *testing.T) {
-	// Only a global and a data segment: types, functions, exports, data count and code are all missing.
-	wasm := build(custom("c"), vec(secMemory, memory1), vec(secGlobal, mutI32), vec(secData, bs(0, 0x41, 8, 0x0b, 1, 'x')))
-	out, info, err := Rewrite(wasm)
+	// Only a global and a data segment: types, functions, exports, data count and code are all
+	// missing.
+	wasm := build(custom("c"), vec(secMemory, memory1), vec(secGlobal, mutI32),
+		vec(secData, bs(0, 0x41, 8, 0x0b, 1, 'x')))
+	out, info, err := Rewrite(wasm, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{`"c"`, "type", "function", "memory", "global", "export", "data count", "code", "data", `"mmrun"`}
-	if got := describe(t, out); !reflect.DeepEqual(got, want) {
+	want := []string{`"c"`, "type", "function", "memory", "global", "export", "data count", "code",
+		"data", `"mmrun"`}
+	if got := sectionsOf(out); !reflect.DeepEqual(got, want) {
 		t.Errorf("sections\n%v, want\n%v", got, want)
 	}
 	g := instantiateRewritten(t, out, info).firstRun()
@@ -80,37 +66,51 @@ func TestNothingToDoMeansNothingButTheMark(t *testing.T) {
 	for name, wasm := range map[string][]byte{
 		"empty module": build(),
 		"custom only":  build(custom("a"), custom("b")),
-		// Sizes with more bytes than they need, locals, a passive segment that is never dropped, a table that is only read.
+		// Sizes with more bytes than they need, locals, a passive segment that is never dropped, a
+		// table that is only read.
 		"code": build(
-			vec(secType, typeVoid, typeI32), vec(secFunction, bs(0), bs(1)), vec(secTable, bs(0x70, 0, 1)), vec(secMemory, memory1),
+			vec(secType, typeVoid, typeI32), vec(secFunction, bs(0), bs(1)), vec(secTable,
+				bs(0x70, 0, 1)), vec(secMemory, memory1),
 			sec(secDataCount, 1),
-			sec(secCode, 2, 0x82, 0x80, 0, 0, 0x0b, 12, 1, 1, 0x7f, 0x41, 0, 0x25, 0, 0xd1, 0xfc, 9, 0, 0x0b),
+			sec(secCode, 2, 0x82, 0x80, 0, 0, 0x0b, 12, 1, 1, 0x7f, 0x41, 0, 0x25, 0, 0xd1, 0xfc, 9, 0,
+				0x0b),
 			vec(secData, bs(1, 1, 'x'))),
 	} {
-		out, info, err := Rewrite(wasm)
+		out, info, err := Rewrite(wasm, Options{})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if want := append(bytes.Clone(wasm), appendSection(nil, secCustom, marker(info))...); !bytes.Equal(out, want) {
+		if want := append(bytes.Clone(wasm), markerOf(info)...); !bytes.Equal(out, want) {
 			t.Errorf("%s:\n%x, want\n%x", name, out, want)
 		}
 	}
 }
 
+// markerOf is the custom section that a rewrite ends with.
+func markerOf(info Info, passes ...string) []byte {
+	return appendSection(nil, secCustom, mark{append([]string{"persist"}, passes...), &info}.section())
+}
+
 func TestCodeIsCopiedByteForByteUnlessItChangesATable(t *testing.T) {
-	for name, changed := range map[string]bool{"state": true, "tables": true, "segments": false, "reread": false} {
+	for name, changed := range map[string]bool{"state": true, "tables": true, "segments": false,
+		"reread": false} {
 		wasm := readModule(t, name)
-		out, _, err := Rewrite(wasm)
+		out, _, err := Rewrite(wasm, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		before, _ := parse(wasm)
-		after, _ := parse(out)
+		before, err := decode(wasm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, err := decode(out)
+		if err != nil {
+			t.Fatal(err)
+		}
 		same := true
-		for i, b := range before.bodies {
-			a := after.bodies[i]
-			same = same && bytes.Equal(wasm[b.start:b.end], out[a.start:a.end])
+		for i, f := range before.Funcs {
+			same = same && (f.Imported() || bytes.Equal(f.Body.Code, after.Funcs[i].Body.Code))
 		}
 		if same == changed {
 			t.Errorf("%s: bodies are the same: %v", name, same)
@@ -127,14 +127,16 @@ func TestFunctionNamesStillFit(t *testing.T) {
 
 func TestImportedStartFunctionCanBeCalled(t *testing.T) {
 	g := instantiate(t, build(
-		vec(secType, typeVoid), vec(secImport, importOf("env", "nothing", kindFunc, 0)), sec(secStart, 0)))
+		vec(secType, typeVoid), vec(secImport, importOf("env", "nothing", kindFunc, 0)), sec(secStart,
+			0)))
 	g.call(g.info.Start)
 }
 
 func TestInitializeMustTakeAndReturnNothing(t *testing.T) {
 	for _, typ := range [][]byte{typeVoid, typeI32} {
-		_, info, err := Rewrite(build(vec(secType, typ), vec(secFunction, bs(0)), vec(secExport, exportOf("_initialize", kindFunc, 0)),
-			vec(secCode, body(0x00, 0x0b))))
+		_, info, err := Rewrite(build(vec(secType, typ), vec(secFunction, bs(0)),
+			vec(secExport, exportOf("_initialize", kindFunc, 0)),
+			vec(secCode, body(0x00, 0x0b))), Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +151,8 @@ func TestEditedBodyGetsItsSizeRight(t *testing.T) {
 	c := bytes.Repeat(bs(0x01), 117)            // nop
 	c = append(c, 0x41, 0, 0xd0, 0x70, 0x26, 0) // table.set
 	c = append(c, 0x41, 0, 0x1a, 0x0b)          // and something behind it
-	wasm := build(vec(secType, typeVoid), vec(secFunction, bs(0), bs(0), bs(0)), vec(secTable, bs(0x70, 0, 1)),
+	wasm := build(vec(secType, typeVoid), vec(secFunction, bs(0), bs(0), bs(0)),
+		vec(secTable, bs(0x70, 0, 1)),
 		vec(secExport, exportOf("f", kindFunc, 1)), vec(secCode, bodyEmpty, body(c...), bodyEmpty))
 	g := instantiate(t, wasm)
 	g.call("f")

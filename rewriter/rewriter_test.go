@@ -30,7 +30,7 @@ type guest struct {
 // instantiate rewrites a module and instantiates the result. It runs nothing of it.
 func instantiate(t testing.TB, wasm []byte) *guest {
 	t.Helper()
-	out, info, err := Rewrite(wasm)
+	out, info, err := Rewrite(wasm, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,8 @@ func instantiate(t testing.TB, wasm []byte) *guest {
 func instantiateRewritten(t testing.TB, out []byte, info Info) *guest {
 	t.Helper()
 	ctx := context.Background()
-	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().WithCoreFeatures(allFeatures))
+	config := wazero.NewRuntimeConfigCompiler().WithCoreFeatures(allFeatures)
+	rt := wazero.NewRuntimeWithConfig(ctx, config)
 	t.Cleanup(func() { rt.Close(ctx) })
 	_, err := rt.NewHostModuleBuilder("env").
 		NewFunctionBuilder().WithFunc(func() int32 { return 100 }).Export("hundred").
@@ -141,7 +142,8 @@ func TestGlobalsAreReachable(t *testing.T) {
 		{Index: 1, Type: I64, Name: "long", Export: "mmrun:global:1"},
 		{Index: 2, Type: F32, Name: "single", Export: "mmrun:global:2"},
 		{Index: 3, Type: F64, Name: "double", Export: "mmrun:global:3"},
-		{Index: 5, Type: V128, Name: "vector", Export: "mmrun:global:5", Getter: "mmrun:global:5:get", Setter: "mmrun:global:5:set"},
+		{Index: 5, Type: V128, Name: "vector", Export: "mmrun:global:5", Getter: "mmrun:global:5:get",
+			Setter: "mmrun:global:5:set"},
 		{Index: 6, Type: I32, Name: "shown", Export: "shown"},
 	}
 	if !reflect.DeepEqual(g.info.Globals, want) {
@@ -163,7 +165,8 @@ func TestGlobalsAreReachable(t *testing.T) {
 
 func TestDroppedSegmentIsSeenAndDroppedAgain(t *testing.T) {
 	g := instantiate(t, readModule(t, "state")).firstRun()
-	want := []Segment{{Kind: DataSegment, Index: 2, Dropped: "mmrun:data:2:dropped", Drop: "mmrun:data:2:drop"}}
+	want := []Segment{{Kind: DataSegment, Index: 2, Dropped: "mmrun:data:2:dropped",
+		Drop: "mmrun:data:2:drop"}}
 	if !reflect.DeepEqual(g.info.Segments, want) {
 		t.Fatalf("Segments = %+v\nwant %+v", g.info.Segments, want)
 	}

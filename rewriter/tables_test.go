@@ -8,13 +8,15 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// target is what a reference of wazero's compiler points to: machine code and the instance it belongs to. Each evaluation
-// of ref.func makes a new reference, so that references themselves cannot be compared.
+// target is what a reference of wazero's compiler points to: machine code and the instance it
+// belongs to. Each evaluation of ref.func makes a new reference, so that references themselves
+// cannot be compared.
 func target(ref uint64) [2]uintptr {
 	return **(**[2]uintptr)(unsafe.Pointer(&ref))
 }
 
-// functionOf tells which function a raw reference is, as a host does: by comparing it with those of all functions.
+// functionOf tells which function a raw reference is, as a host does: by comparing it with those of
+// all functions.
 func (g *guest) functionOf(ref uint64) int32 {
 	if ref == 0 {
 		return -1
@@ -196,9 +198,11 @@ func TestOnlyPassiveElementSegmentsAreKept(t *testing.T) {
 	for i := range byte(3) { // table.init with and elem.drop of each segment
 		all = append(all, 0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 12, i, 0, 0xfc, 13, i)
 	}
-	_, info, err := Rewrite(build(vec(secType, typeVoid), vec(secFunction, bs(0)), vec(secTable, bs(0x70, 0, 1)),
-		vec(secElement, bs(0, 0x41, 0, 0x0b, 1, 0), bs(1, 0, 1, 0), bs(3, 0, 1, 0)), // active, passive, declared
-		vec(secCode, body(append(all, 0x0b)...))))
+	_, info, err := Rewrite(build(vec(secType, typeVoid), vec(secFunction, bs(0)),
+		vec(secTable, bs(0x70, 0, 1)),
+		vec(secElement, bs(0, 0x41, 0, 0x0b, 1, 0), bs(1, 0, 1, 0),
+			bs(3, 0, 1, 0)), // active, passive, declared
+		vec(secCode, body(append(all, 0x0b)...))), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

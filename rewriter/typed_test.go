@@ -6,7 +6,8 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// typedModule keeps references of the type (ref null $i32) and (ref $i32) in globals and in a table.
+// typedModule keeps references of the type (ref null $i32) and (ref $i32) in globals and in a
+// table.
 func typedModule() []byte {
 	return build(
 		vec(secType, typeVoid, typeI32),
@@ -56,28 +57,4 @@ func TestTypedReferencesSurvive(t *testing.T) {
 	g.wantTrap(never.Setter, 2) // of another type
 	g.want(table.Grow, []uint64{1, 1}, 1)
 	g.want(table.Grow, []uint64{1, api.EncodeI32(-1)}, 2)
-}
-
-func TestSameTypesAreFoundThroughGroups(t *testing.T) {
-	ref := func(i uint32) []valType { return []valType{{kind: FuncRef, concrete: true, index: i}} }
-	types := []funcType{
-		{groupStart: 0, groupEnd: 1},                                               // 0: () -> ()
-		{groupStart: 1, groupEnd: 2},                                               // 1: the same
-		{groupStart: 2, groupEnd: 3, params: ref(0)},                               // 2: (ref 0) -> ()
-		{groupStart: 3, groupEnd: 4, params: ref(1)},                               // 3: the same, by way of 1
-		{groupStart: 4, groupEnd: 6, params: ref(5)}, {groupStart: 4, groupEnd: 6}, // 4, 5: a group
-		{groupStart: 6, groupEnd: 8, params: ref(7)}, {groupStart: 6, groupEnd: 8}, // 6, 7: the same group
-		{groupStart: 8, groupEnd: 9, params: ref(8)},   // 8: refers to itself
-		{groupStart: 9, groupEnd: 10, params: ref(9)},  // 9: the same
-		{groupStart: 10, groupEnd: 11, params: ref(8)}, // 10: not the same: refers to 8
-	}
-	ids := canonicalTypes(types)
-	for _, pair := range []struct {
-		a, b int
-		same bool
-	}{{0, 1, true}, {2, 3, true}, {4, 6, true}, {5, 7, true}, {8, 9, true}, {0, 5, false}, {2, 0, false}, {4, 5, false}, {9, 10, false}} {
-		if same := ids[pair.a] == ids[pair.b]; same != pair.same {
-			t.Errorf("types %d and %d: same = %v (%v)", pair.a, pair.b, same, ids)
-		}
-	}
 }

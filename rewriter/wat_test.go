@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestBinariesFitTheirSources builds the modules in testdata anew. With REWRITER_UPDATE=1 it writes them.
+// TestBinariesFitTheirSources builds the modules in testdata anew. With REWRITER_UPDATE=1 it writes
+// them.
 func TestBinariesFitTheirSources(t *testing.T) {
 	if _, err := exec.LookPath("wat2wasm"); err != nil {
 		t.Skip("wat2wasm is missing (Debian package: wabt)")
@@ -19,7 +20,8 @@ func TestBinariesFitTheirSources(t *testing.T) {
 		t.Fatalf("no sources: %v", err)
 	}
 	for _, source := range sources {
-		out, err := exec.Command("wat2wasm", "--debug-names", "--enable-extended-const", "-o", "/dev/stdout", source).Output()
+		out, err := exec.Command("wat2wasm", "--debug-names", "--enable-extended-const", "-o",
+			"/dev/stdout", source).Output()
 		if err != nil {
 			t.Errorf("%s: %v", source, err)
 			continue
@@ -31,7 +33,8 @@ func TestBinariesFitTheirSources(t *testing.T) {
 			}
 		}
 		if got, err := os.ReadFile(binary); err != nil || !bytes.Equal(got, out) {
-			t.Errorf("%s is not what %s gives now (run: REWRITER_UPDATE=1 go test -run Binaries ./rewriter)", binary, source)
+			t.Errorf("%s is not what %s gives now (run: REWRITER_UPDATE=1 go test -run Binaries ./rewriter)",
+				binary, source)
 		}
 	}
 }
@@ -42,7 +45,7 @@ func TestRewrittenModulesAreValid(t *testing.T) {
 		t.Skip("wasm-validate is missing (Debian package: wabt)")
 	}
 	for _, name := range []string{"state", "tables", "segments", "reread"} {
-		out, _, err := Rewrite(readModule(t, name))
+		out, _, err := Rewrite(readModule(t, name), Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,7 +53,8 @@ func TestRewrittenModulesAreValid(t *testing.T) {
 		if err := os.WriteFile(file, out, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		if message, err := exec.Command("wasm-validate", "--enable-extended-const", file).CombinedOutput(); err != nil {
+		if message, err := exec.Command("wasm-validate", "--enable-extended-const",
+			file).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", name, err, message)
 		}
 	}

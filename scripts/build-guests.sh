@@ -4,7 +4,7 @@
 #   scripts/build-guests.sh [--out DIR] [wat] [c] [rust]
 #
 # Without a kind: all of them. The binaries go beside their sources, or under DIR. The Go guests are not
-# built here: the tests that use them do it (internal/guests).
+# built here: the tests that use them do it (internal/testkit/guests).
 #
 # Debian packages: wat: wabt; c: clang lld wasi-libc libclang-rt-dev-wasm32;
 # rust: rustc libstd-rust-dev-wasm32. Debian's compilers are taken even if others are first on the PATH,
@@ -71,6 +71,7 @@ rust() {
 build_rust() {
 	rust rust_minimal wasm32-unknown-unknown
 	rust rust_kv wasm32-unknown-unknown
+	rust rust_table wasm32-unknown-unknown -C opt-level=3
 	# A reactor: without its start object the linker takes each export for a command, and runs
 	# constructors before it and destructors after it, call by call.
 	wasi=$("$RUSTC" --print sysroot)/lib/rustlib/wasm32-wasi/lib/self-contained

@@ -56,7 +56,7 @@ func (f *osFile) mapRegion(length int64) (mmap.MMap, error) {
 	}
 	m, err := mmap.MapRegion(f.File, int(length), mmap.RDWR, 0, 0)
 	if err != nil {
-		return nil, &fs.PathError{Op: "map", Path: f.Name(), Err: err}
+		return nil, &fs.PathError{Op: "map", Path: f.Name(), Err: explainMapping(err)}
 	}
 	return m, nil
 }

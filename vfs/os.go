@@ -10,22 +10,30 @@ import (
 	"github.com/edsrzf/mmap-go"
 )
 
-// OS is the file system of the operating system.
+// OS is the file system of the operating system. It opens regular files alone: a link in the last
+// element of a path is not followed, and with anything else in the place the error wraps
+// ErrNotRegular. An error that stands for a limit of the machine says what to do; see Explain.
 var OS FS = osFS{}
 
 type osFS struct{}
 
 func (osFS) OpenFile(path string, flag int, perm fs.FileMode) (File, error) {
-	f, err := os.OpenFile(path, flag, perm)
+	f, err := openRegular(path, flag, perm)
 	if err != nil {
-		return nil, err
+		return nil, Explain(err)
 	}
 	return &osFile{File: f}, nil
 }
 
-func (osFS) Mkdir(path string, perm fs.FileMode) error { return os.Mkdir(path, perm) }
-func (osFS) Rename(oldPath, newPath string) error      { return os.Rename(oldPath, newPath) }
-func (osFS) Remove(path string) error                  { return os.Remove(path) }
+func (osFS) Mkdir(path string, perm fs.FileMode) error {
+	return Explain(os.Mkdir(path, perm))
+}
+
+func (osFS) Rename(oldPath, newPath string) error {
+	return Explain(os.Rename(oldPath, newPath))
+}
+
+func (osFS) Remove(path string) error { return Explain(os.Remove(path)) }
 
 func (osFS) SyncDir(path string) error {
 	if !dirSyncWorks {
@@ -33,10 +41,10 @@ func (osFS) SyncDir(path string) error {
 	}
 	d, err := os.Open(path)
 	if err != nil {
-		return err
+		return Explain(err)
 	}
 	defer d.Close()
-	return d.Sync()
+	return Explain(d.Sync())
 }
 
 type osFile struct {
@@ -56,11 +64,20 @@ func (f *osFile) Size() (int64, error) {
 	return fi.Size(), nil
 }
 
+// WriteAt is without an allocation where it succeeds.
+func (f *osFile) WriteAt(p []byte, offset int64) (int, error) {
+	n, err := f.File.WriteAt(p, offset)
+	if err != nil {
+		err = Explain(err)
+	}
+	return n, err
+}
+
 func (f *osFile) Truncate(size int64) error {
 	if err := checkSize(size); err != nil {
-		return &fs.PathError{Op: "truncate", Path: f.Name(), Err: err}
+		return Explain(&fs.PathError{Op: "truncate", Path: f.Name(), Err: err})
 	}
-	return f.File.Truncate(size)
+	return Explain(f.File.Truncate(size))
 }
 
 func (f *osFile) Allocate(offset, length int64) error {
@@ -68,7 +85,7 @@ func (f *osFile) Allocate(offset, length int64) error {
 		return nil
 	}
 	if err := allocate(f.File, offset, length); err != nil {
-		return &fs.PathError{Op: "allocate", Path: f.Name(), Err: err}
+		return Explain(&fs.PathError{Op: "allocate", Path: f.Name(), Err: err})
 	}
 	return nil
 }
@@ -100,7 +117,7 @@ func (f *osFile) Sync() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := syncData(f.File, f.mappings); err != nil {
-		return &fs.PathError{Op: "sync", Path: f.Name(), Err: err}
+		return Explain(&fs.PathError{Op: "sync", Path: f.Name(), Err: err})
 	}
 	return nil
 }

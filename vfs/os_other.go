@@ -9,7 +9,7 @@ import (
 	"github.com/edsrzf/mmap-go"
 )
 
-// dirSyncWorks: Windows cannot open a directory for syncing, and NTFS wals its entries.
+// dirSyncWorks: Windows cannot open a directory for syncing, and NTFS journals its entries.
 const dirSyncWorks = runtime.GOOS != "windows"
 
 func syncData(f *os.File, mappings []mmap.MMap) error {

@@ -13,7 +13,7 @@ import (
 
 // FS is the set of operations on names. Implementations are safe for concurrent use.
 type FS interface {
-	// OpenFile is os.OpenFile: flag holds os.O_* values.
+	// OpenFile is os.OpenFile for regular files: flag holds os.O_* values.
 	OpenFile(path string, flag int, perm fs.FileMode) (File, error)
 	// Mkdir makes one directory; its parent must exist.
 	Mkdir(path string, perm fs.FileMode) error

@@ -395,6 +395,7 @@ func TestKillWhileAHeaderIsWritten(t *testing.T) {
 	l.Switch()
 	l.active.header.salt = 99
 	h := l.active.header
+	h.size = l.active.size()
 	var b [headerBytes]byte
 	h.encode(&b)
 	data := m.files["wal.0"].data

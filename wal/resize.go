@@ -64,7 +64,7 @@ func writeZeros(f vfs.File, from, to int64) error {
 
 // open opens the segment's file for do and closes it again.
 func (s *segment) open(flag int, do func(f vfs.File) error) error {
-	f, err := s.fsys.OpenFile(s.path, flag, 0o600)
+	f, err := s.fsys.OpenFile(s.path, flag, vfs.FilePerm)
 	if err != nil {
 		return fmt.Errorf("wal: %w", err)
 	}

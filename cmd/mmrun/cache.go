@@ -23,9 +23,9 @@ import (
 //	    wazero-VERSION-ARCH-OS/KEY    compiled code, written by wazero
 //	    sums                          a line for each: CRC-32C, name
 //
-// The checksums are ours: wazero's own cover the machine code but not the offsets of the functions in
-// it, and a wrong offset is a jump to anywhere. So a file is given to wazero only when it is, byte for
-// byte, what was there after it had been compiled; any other is removed and compiled anew.
+// The checksums are ours: wazero's own cover the machine code but not the offsets of the functions
+// in it, and a wrong offset is a jump to anywhere. So a file is given to wazero only when it is,
+// byte for byte, what was there after it had been compiled; any other is removed and compiled anew.
 type compileCache struct {
 	dir   string
 	cache wazero.CompilationCache
@@ -65,7 +65,8 @@ func (a *app) openCache(wasm []byte) *compileCache {
 	c := &compileCache{dir: filepath.Join(root, name)}
 	removed, err := c.sweep()
 	for _, name := range removed {
-		a.message("compile cache: %s is damaged: removed, the module is compiled anew", filepath.Join(c.dir, name))
+		a.message("compile cache: %s is damaged: removed, the module is compiled anew",
+			filepath.Join(c.dir, name))
 	}
 	if err == nil {
 		c.cache, err = wazero.NewCompilationCacheWithDir(c.dir)
@@ -81,8 +82,8 @@ func (a *app) cacheWarning(err error) {
 	a.message("compile cache: %v (going on without; see --cache and --no-cache)", err)
 }
 
-// sweep removes every file that is not as the sums say. Those that the sums do not know are silently
-// removed: their writer was killed before it had noted them.
+// sweep removes every file that is not as the sums say. Those that the sums do not know are
+// silently removed: their writer was killed before it had noted them.
 func (c *compileCache) sweep() (damaged []string, err error) {
 	noted := c.noted()
 	found, err := c.files()

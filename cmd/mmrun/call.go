@@ -2,22 +2,34 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/mmrun/mmrun"
 )
 
-const callHelp = `Call one exported function as one event, commit, and print each result on a line of its own.
+const callHelp = `Call one exported function as one event, commit, and print each result on a
+line of its own.
 
-The answer is printed when the event survives power loss, unless --sync never is given.
-Arguments are read by the function's signature: decimal or 0x integers in the signed or the
-unsigned range, floats (also inf, nan, 0x1p-3), a v128 as 0x and 32 hex digits. What follows
-FUNC is never taken for a flag.`
+The answer is printed when the event survives power loss, unless --sync never is given. SIGINT
+and SIGTERM end the process at once: the event is then undone, or committed if it got that far.
+
+` + argumentHelp
+
+const queryHelp = `Call one exported function and print each result on a line of its own. What the
+function changes is undone, and nothing is committed. The state must exist, and be in atomic mode.
+
+` + argumentHelp
+
+const argumentHelp = `Arguments are read by the function's signature: decimal or 0x integers in
+the signed or the unsigned range, floats (also inf, nan, 0x1p-3), a v128 as 0x and 32 hex
+digits. Flags may stand anywhere: an argument is a number and begins with no letter but those of
+inf, nan and null. What follows -- is never taken for a flag.`
 
 func (a *app) callCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -25,37 +37,59 @@ func (a *app) callCommand() *cobra.Command {
 		Short: "Call a function as one event",
 		Long:  callHelp,
 		Example: `  mmrun call counter.wasm inc
-  mmrun call --json math.wasm add 1 -2
+  mmrun call math.wasm add 1 -2 --json
   mmrun call counter.state get`,
-		DisableFlagsInUseLine: true,
-		ValidArgsFunction:     completeTarget,
-		RunE:                  func(cmd *cobra.Command, args []string) error { return a.call(cmd, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.call(cmd, args, false) },
 	}
-	a.openFlags(cmd.Flags())
-	cmd.Flags().SetInterspersed(false) // so that -5 is an argument
+	a.functionCommand(cmd)
+	a.commitFlags(cmd)
 	return cmd
 }
 
-func (a *app) call(cmd *cobra.Command, args []string) error {
+func (a *app) queryCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "query [flags] TARGET FUNC [ARG...]",
+		Short:   "Call a function and undo what it changes",
+		Long:    queryHelp,
+		Example: `  mmrun query counter.state get`,
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.call(cmd, args, true) },
+	}
+	a.functionCommand(cmd)
+	return cmd
+}
+
+// functionCommand is what the commands that call one function have in common.
+func (a *app) functionCommand(cmd *cobra.Command) {
+	cmd.DisableFlagsInUseLine = true
+	cmd.ValidArgsFunction = a.completeFunction
+	a.openFlags(cmd)
+	a.guestFlags(cmd)
+	cmd.Flags().SetInterspersed(false) // so that -5 is an argument
+}
+
+func (a *app) call(cmd *cobra.Command, args []string, query bool) error {
 	if len(args) == 0 {
 		return usagef("no TARGET given: a module or a state directory (usage: mmrun %s)", cmd.Use)
 	}
-	// Flags may also stand between TARGET and FUNC.
-	t, args := args[0], args[1:]
-	if len(args) > 0 && strings.HasPrefix(args[0], "-") {
-		if err := cmd.ParseFlags(args); err != nil {
-			return usageError{err}
-		}
-		if help, _ := cmd.Flags().GetBool("help"); help {
-			return cmd.Help()
-		}
-		args = cmd.Flags().Args()
+	flags, args := splitFlags(cmd.Flags(), args)
+	if err := cmd.ParseFlags(flags); err != nil {
+		return usageError{err}
 	}
+	if help, _ := cmd.Flags().GetBool("help"); help {
+		return cmd.Help()
+	}
+	if len(args) == 0 {
+		return usagef("no TARGET given: a module or a state directory (usage: mmrun %s)", cmd.Use)
+	}
+	t, args := args[0], args[1:]
 	var name string
 	if len(args) > 0 {
 		name, args = args[0], args[1:]
 	}
 	target, err := a.target(t)
+	if err == nil && query {
+		err = target.existing()
+	}
 	if err != nil {
 		return err
 	}
@@ -73,22 +107,81 @@ func (a *app) call(cmd *cobra.Command, args []string) error {
 	if err := check(fs); err != nil {
 		return firstError(err, s.close(ctx))
 	}
-	results, err := s.call(ctx, name, fs[name], stack)
+	call := s.call
+	if query {
+		call = s.query
+	}
+	results, err := call(ctx, name, fs[name], stack)
+	seq := s.in.Seq()
 	if err != nil {
 		err = fmt.Errorf("%w\n%s", err, s.aftermath(err))
 		return firstError(err, s.close(ctx))
 	}
-	seq := s.in.Seq()
-	if err := s.close(ctx); err != nil {
-		return fmt.Errorf("commit %d was made, but it is not known to survive power loss: %w", seq, err)
+	err = s.close(ctx)
+	if query {
+		return firstError(a.answer(name, seq, results, s.unseen), err)
 	}
-	return a.printResults(name, seq, results)
+	a.done("commit %d was made", seq)
+	if err != nil {
+		return eventError{true, seq, fmt.Errorf("%s, but it is not known to survive power loss: %w",
+			a.work, err)}
+	}
+	return a.answer(name, seq, results, s.unseen)
+}
+
+// answer writes the answer of an event, and says what has become of the event if that fails. unseen
+// is why the output of the guest, which goes before it, was not written.
+func (a *app) answer(name string, seq uint64, results []value, unseen error) error {
+	err := a.printResults(name, seq, results)
+	if err == nil {
+		err = a.out.close()
+	}
+	switch {
+	case err != nil:
+		err = a.lostAnswer(err)
+	case unseen != nil:
+		err = a.lostPrint(unseen)
+	default:
+		return nil
+	}
+	return eventError{a.work != "", seq, err}
+}
+
+// splitFlags takes the flags out of what follows a command's own: --NAME with its value, and -x
+// where x is the letter of a flag. Numbers are no flags, and nothing behind -- is. A flag that
+// nobody knows is one, so that it is refused as such.
+func splitFlags(known *pflag.FlagSet, args []string) (flags, rest []string) {
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" {
+			return flags, append(rest, args[i+1:]...)
+		}
+		if !looksLikeFlag(known, arg) {
+			rest = append(rest, arg)
+			continue
+		}
+		flags = append(flags, arg)
+		name, _, hasValue := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+		f := known.Lookup(name)
+		if f != nil && !hasValue && f.NoOptDefVal == "" && i+1 < len(args) {
+			i++
+			flags = append(flags, args[i])
+		}
+	}
+	return flags, rest
+}
+
+func looksLikeFlag(known *pflag.FlagSet, arg string) bool {
+	if name, ok := strings.CutPrefix(arg, "--"); ok {
+		return name != "" && unicode.IsLetter(rune(name[0]))
+	}
+	return len(arg) == 2 && arg[0] == '-' && known.ShorthandLookup(arg[1:]) != nil
 }
 
 // firstError is err, with what went wrong after it on lines of its own.
 func firstError(err, later error) error {
-	if later == nil {
-		return err
+	if err == nil || later == nil {
+		return errors.Join(err, later)
 	}
 	return fmt.Errorf("%w\n%w", err, later)
 }
@@ -100,7 +193,9 @@ func (fs functions) arguments(name string, args []string) ([]uint64, error) {
 	case name == "":
 		return nil, usagef("no FUNC given\n%s", fs.list())
 	case !ok:
-		return nil, usagef("function %s: the module exports no function of that name\n%s", name, fs.list())
+		message := fmt.Sprintf("function %s: the module exports no function of that name\n%s",
+			name, fs.list())
+		return nil, renamed{message, usageError{mmrun.ErrNoFunction}}
 	}
 	stack, err := parseArgs(name, def, args)
 	if err != nil {
@@ -109,25 +204,13 @@ func (fs functions) arguments(name string, args []string) ([]uint64, error) {
 	return stack, nil
 }
 
-// list writes all functions with their signatures.
-func (fs functions) list() string {
-	if len(fs) == 0 {
-		return "it exports none"
-	}
-	var b strings.Builder
-	b.WriteString("it exports:")
-	for _, name := range slices.Sorted(maps.Keys(fs)) {
-		fmt.Fprintf(&b, "\n  %s%s", name, mmrun.Signature(fs[name]))
-	}
-	return b.String()
-}
-
 // answer is the result of an event as JSON.
 type answer struct {
 	Function string  `json:"function,omitempty"`
 	Seq      uint64  `json:"seq"` // of the last commit
 	Results  []value `json:"results,omitempty"`
 	Error    string  `json:"error,omitempty"` // the event was not committed
+	Kind     string  `json:"kind,omitempty"`  // of the error
 }
 
 func (a *app) printResults(name string, seq uint64, results []value) error {

@@ -10,8 +10,8 @@ import (
 	"github.com/mmrun/mmrun"
 )
 
-const checkpointHelp = `Open a state, fold its wal into its memory and globals files, and close it. What the wal
-holds of a process that was killed is recovered; no event runs.`
+const checkpointHelp = `Open a state, fold its wal into its memory and globals files, and close
+it. What the wal holds of a process that was killed is recovered; no event runs.`
 
 func (a *app) checkpointCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -28,7 +28,7 @@ func (a *app) checkpointCommand() *cobra.Command {
 			return a.checkpoint(cmd.Context(), t)
 		},
 	}
-	a.openFlags(cmd.Flags())
+	a.openFlags(cmd)
 	return cmd
 }
 
@@ -40,7 +40,9 @@ func (a *app) checkpoint(ctx context.Context, t target) error {
 	if err != nil {
 		return err
 	}
-	err = s.in.Checkpoint()
+	finished := a.working("checkpoint of " + t.state)
+	err = s.in.Checkpoint(ctx)
+	finished()
 	done := struct {
 		State     string `json:"state"`
 		Mode      string `json:"mode"`
@@ -50,9 +52,11 @@ func (a *app) checkpoint(ctx context.Context, t target) error {
 	if err := errors.Join(err, s.close(ctx)); err != nil {
 		return err
 	}
+	a.done("state %s: the checkpoint at commit %d was made", t.state, done.Seq)
 	if a.json {
 		return a.printJSON(done)
 	}
-	_, err = fmt.Fprintf(a.out, "state %s: checkpoint at commit %d, %d recovered from the wal\n", t.state, done.Seq, done.Recovered)
+	_, err = fmt.Fprintf(a.out, "state %s: checkpoint at commit %d, %d recovered from the wal\n",
+		t.state, done.Seq, done.Recovered)
 	return err
 }

@@ -11,10 +11,11 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/fsck"
 )
 
-const inspectHelp = `Show what a state holds: commits, memory, every mutable global with its value, tables,
-dropped segments, wal and files.
+const inspectHelp = `Show what a state holds: commits, memory, every mutable global with its
+value, tables, dropped segments, wal and files.
 
 Nothing is locked or changed; a state that is in use, or that may only be read, can be
 inspected. Values are those of the last commit.`
@@ -34,7 +35,7 @@ func (a *app) inspectCommand() *cobra.Command {
 			if err := t.existing(); err != nil {
 				return err
 			}
-			r, err := mmrun.Inspect(t.state)
+			r, err := fsck.Inspect(t.state)
 			if err != nil {
 				return err
 			}
@@ -44,13 +45,13 @@ func (a *app) inspectCommand() *cobra.Command {
 			return printReport(a.out, r)
 		},
 	}
-	a.stateFlag(cmd.Flags())
+	a.stateFlag(cmd)
 	return cmd
 }
 
 // inspection is a report whose globals have values that people and programs can read.
 type inspection struct {
-	*mmrun.Report
+	*fsck.Report
 	Globals []global `json:"globals"`
 }
 
@@ -64,11 +65,12 @@ type global struct {
 	text string
 }
 
-func globals(r *mmrun.Report) []global {
+func globals(r *fsck.Report) []global {
 	list := make([]global, len(r.Globals))
 	for i, g := range r.Globals {
 		v := value{typ: typeByName(g.Type), lo: g.Lo, hi: g.Hi}
-		x := global{Index: g.Index, Name: g.Name, Type: g.Type, text: v.String(), Value: json.RawMessage(v.json())}
+		x := global{Index: g.Index, Name: g.Name, Type: g.Type, text: v.String(),
+			Value: json.RawMessage(v.json())}
 		if v.typ == typeFuncref {
 			x.text, x.Value = "null", json.RawMessage("null")
 			if index := int32(g.Lo); index >= 0 {
@@ -81,7 +83,8 @@ func globals(r *mmrun.Report) []global {
 }
 
 func typeByName(name string) api.ValueType {
-	for _, t := range []api.ValueType{api.ValueTypeI32, api.ValueTypeI64, api.ValueTypeF32, api.ValueTypeF64, typeV128, typeFuncref} {
+	for _, t := range []api.ValueType{api.ValueTypeI32, api.ValueTypeI64, api.ValueTypeF32,
+		api.ValueTypeF64, typeV128, typeFuncref} {
 		if typeName(t) == name {
 			return t
 		}
@@ -90,7 +93,7 @@ func typeByName(name string) api.ValueType {
 }
 
 // printReport writes a report for people.
-func printReport(to io.Writer, r *mmrun.Report) error {
+func printReport(to io.Writer, r *fsck.Report) error {
 	w := tabwriter.NewWriter(to, 0, 8, 2, ' ', 0)
 	row := func(cells ...any) { fmt.Fprintln(w, strings.TrimSuffix(fmt.Sprintln(cells...), "\n")) }
 	field := func(name, format string, args ...any) { row(name + "\t" + fmt.Sprintf(format, args...)) }
@@ -106,7 +109,8 @@ func printReport(to io.Writer, r *mmrun.Report) error {
 	field("commit", "%s", commits(r))
 	field("module", "sha256 %s, %d bytes", r.Module, r.ModuleSize)
 	if m := r.Memory; m != nil {
-		field("memory", "%d wasm pages, %d bytes, at most %d wasm pages", m.WasmPages, m.Bytes, m.MaxPages)
+		field("memory", "%d wasm pages, %d bytes, at most %d wasm pages",
+			m.WasmPages, m.Bytes, m.MaxPages)
 	} else {
 		field("memory", "none")
 	}
@@ -121,7 +125,7 @@ func printReport(to io.Writer, r *mmrun.Report) error {
 	}
 	section("globals", len(r.Globals))
 	for _, g := range globals(r) {
-		row(fmt.Sprintf("  %d\t%s\t%s\t%s", g.Index, g.Name, g.Type, g.text))
+		row(fmt.Sprintf("  %d\t%s\t%s\t%s", g.Index, escapeName(g.Name), g.Type, g.text))
 	}
 	section("tables", len(r.Tables))
 	for _, t := range r.Tables {
@@ -165,17 +169,18 @@ func printReport(to io.Writer, r *mmrun.Report) error {
 	return w.Flush()
 }
 
-func owner(r *mmrun.Report) string {
+func owner(r *fsck.Report) string {
 	if r.Owner == 0 {
 		return "by another process"
 	}
 	return fmt.Sprintf("by process %d", r.Owner)
 }
 
-func commits(r *mmrun.Report) string {
+func commits(r *fsck.Report) string {
 	switch {
 	case r.Mode == mmrun.Atomic.String():
-		return fmt.Sprintf("%d (checkpoint %d, in the wal %d more)", r.Seq, r.CheckpointSeq, r.Seq-r.CheckpointSeq)
+		return fmt.Sprintf("%d (checkpoint %d, in the wal %d more)",
+			r.Seq, r.CheckpointSeq, r.Seq-r.CheckpointSeq)
 	case r.InEvent:
 		return fmt.Sprintf("%d (inside event %d)", r.Seq, r.Event)
 	case r.Clean:
@@ -185,7 +190,7 @@ func commits(r *mmrun.Report) string {
 }
 
 // entries writes the content of a table, function indices with dots for null.
-func entries(t mmrun.TableReport) string {
+func entries(t fsck.TableReport) string {
 	if !t.Changed {
 		return "as instantiated"
 	}

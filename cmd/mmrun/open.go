@@ -5,27 +5,22 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/fsck"
 	"github.com/mmrun/mmrun/rewriter"
 )
 
 // features is everything that wazero can do. What a state cannot be kept of, such as shared memory,
 // mmrun refuses by name.
-const features = api.CoreFeaturesV2 | experimental.CoreFeaturesThreads | experimental.CoreFeaturesTailCall |
-	experimental.CoreFeaturesExtendedConst | experimental.CoreFeaturesExceptionHandling
-
-// functions are a module's exported functions by name.
-type functions map[string]api.FunctionDefinition
+const features = api.CoreFeaturesV2 | experimental.CoreFeaturesThreads |
+	experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst |
+	experimental.CoreFeaturesExceptionHandling
 
 // session is an open instance and what it needs.
 type session struct {
@@ -35,6 +30,11 @@ type session struct {
 	cache   *compileCache
 	effects *effects
 	in      *mmrun.Instance
+
+	// unseen is why what guests printed in events that were committed could not be written.
+	unseen error
+	// answered is the commit that the last answer of the loop was about, 0 for an event that failed.
+	answered uint64
 }
 
 // openRequest is what a command wants of an instance.
@@ -47,6 +47,7 @@ type openRequest struct {
 
 // open opens or creates the instance of a target.
 func (a *app) open(ctx context.Context, req openRequest) (*session, error) {
+	keepPipeErrors()
 	opts, err := a.options(req.sync)
 	if err != nil {
 		return nil, err
@@ -55,7 +56,7 @@ func (a *app) open(ctx context.Context, req openRequest) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{app: a, target: req.target, effects: &effects{to: a.errOut}}
+	s := &session{app: a, target: req.target, effects: &effects{to: a.guestOut}}
 	config, err := a.moduleConfig(req.target.name(), s.effects)
 	if err != nil {
 		return nil, err
@@ -65,7 +66,7 @@ func (a *app) open(ctx context.Context, req openRequest) (*session, error) {
 	// read, Open says so.
 	code := wasm
 	if code == nil {
-		code, _ = os.ReadFile(filepath.Join(req.target.state, "module.wasm"))
+		code, _ = fsck.Module(req.target.state)
 	}
 	for {
 		if err = s.newRuntime(ctx, code); err != nil {
@@ -87,12 +88,19 @@ func (a *app) open(ctx context.Context, req openRequest) (*session, error) {
 		}
 		a.cacheOff = true
 	}
-	if s.cache != nil {
-		if err := s.cache.note(); err != nil {
-			a.cacheWarning(err)
-		}
+	s.noteCache()
+	s.unseen = s.effects.release() // of the first run
+	return s, nil
+}
+
+// noteCache remembers what has been compiled.
+func (s *session) noteCache() {
+	if s.cache == nil {
+		return
 	}
-	return s, s.effects.release()
+	if err := s.cache.note(); err != nil {
+		s.app.cacheWarning(err)
+	}
 }
 
 func (a *app) options(sync mmrun.SyncPolicy) ([]mmrun.Option, error) {
@@ -119,10 +127,11 @@ func (a *app) options(sync mmrun.SyncPolicy) ([]mmrun.Option, error) {
 	return append(opts, mmrun.WithSync(sync)), nil
 }
 
-// newRuntime makes a runtime with WASI in it.
+// newRuntime makes a runtime with what guests may import in it.
 func (s *session) newRuntime(ctx context.Context, code []byte) error {
-	// With DWARF, wazero keeps a source map of the whole module in the compile cache, and reads that back in
-	// small pieces: the second start of a large module would not be much faster than the first.
+	// With DWARF, wazero keeps a source map of the whole module in the compile cache, and reads
+	// that back in small pieces: the second start of a large module would not be much faster than
+	// the first.
 	config := wazero.NewRuntimeConfig().WithCoreFeatures(features).WithDebugInfoEnabled(s.app.lines)
 	s.cache = nil
 	if code != nil {
@@ -133,18 +142,21 @@ func (s *session) newRuntime(ctx context.Context, code []byte) error {
 	if s.app.timeout > 0 {
 		config = config.WithCloseOnContextDone(true)
 	}
+	if limit := s.app.memoryLimit; limit > 0 {
+		config = config.WithMemoryLimitPages(limit.wasmPages())
+	}
 	s.runtime = wazero.NewRuntimeWithConfig(ctx, config)
-	if _, err := wasi_snapshot_preview1.Instantiate(ctx, s.runtime); err != nil {
+	if err := provideImports(ctx, s.runtime); err != nil {
 		s.closeRuntime(ctx)
 		return err
 	}
 	return nil
 }
 
-// compile gives the compiled module as Open uses it; behind Open, or before it, that costs no second
-// compilation.
+// compile gives the compiled module as Open uses it; behind Open, or before it, that costs no
+// second compilation.
 func (s *session) compile(ctx context.Context, wasm []byte) (wazero.CompiledModule, error) {
-	rewritten, _, err := rewriter.Rewrite(wasm)
+	rewritten, _, err := rewriter.Rewrite(wasm, rewriter.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +169,7 @@ func (s *session) precheck(ctx context.Context, wasm []byte, check func(function
 	if check == nil || wasm == nil {
 		return nil
 	}
-	if exists, err := mmrun.Exists(s.target.state); exists || err != nil {
+	if exists, err := fsck.Exists(s.target.state); exists || err != nil {
 		return nil
 	}
 	compiled, err := s.compile(ctx, wasm)
@@ -167,30 +179,21 @@ func (s *session) precheck(ctx context.Context, wasm []byte, check func(function
 	return check(ownFunctions(compiled.ExportedFunctions()))
 }
 
-// ownFunctions leaves out what the rewriter has added.
-func ownFunctions(all map[string]api.FunctionDefinition) functions {
-	for name := range all {
-		if strings.HasPrefix(name, rewriter.Reserved) {
-			delete(all, name)
-		}
-	}
-	return all
-}
-
-// cacheAtFault tells, after a failed Open, whether it may work without the cache: a disk that is full
-// fails a compilation whose result cannot be kept.
+// cacheAtFault tells, after a failed Open, whether it may work without the cache: a disk that is
+// full fails a compilation whose result cannot be kept.
 func (s *session) cacheAtFault(ctx context.Context, code []byte, cause error) bool {
 	if s.cache == nil || errors.Is(cause, mmrun.ErrUnsupported) {
 		return false
 	}
-	if _, _, err := rewriter.Rewrite(code); err != nil {
+	if _, _, err := rewriter.Rewrite(code, rewriter.Options{}); err != nil {
 		return false
 	}
 	_, err := s.compile(ctx, code)
 	if err == nil {
 		return false
 	}
-	plain := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(features))
+	plain := wazero.NewRuntimeWithConfig(ctx,
+		wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(features))
 	defer plain.Close(ctx)
 	if _, withoutErr := (&session{runtime: plain}).compile(ctx, code); withoutErr != nil {
 		return false
@@ -199,46 +202,18 @@ func (s *session) cacheAtFault(ctx context.Context, code []byte, cause error) bo
 	return true
 }
 
-// explain makes an error of Open one that says what to do about the module.
+// explain makes an error of Open one that says what to do about it.
 func (s *session) explain(ctx context.Context, code []byte, err error) error {
 	if code != nil && strings.Contains(err.Error(), "instantiate") {
-		if missing := s.missingImport(ctx, code); missing != "" {
-			return renamed{fmt.Sprintf("module %s: %s", s.modulePath(), missing), err}
+		if missing := s.missingImports(ctx, code); missing != "" {
+			return renamed{fmt.Sprintf("module %s: %s", s.target.path(), missing), err}
 		}
 	}
-	return inModule(s.target.module, err)
-}
-
-func (s *session) modulePath() string {
-	if s.target.module != "" {
-		return s.target.module
+	err = inModule(s.target.module, err)
+	if limit := s.app.memoryLimit; limit > 0 && strings.Contains(err.Error(), "memory") {
+		return fmt.Errorf("%w (--memory-limit %v is %d wasm pages)", err, &limit, limit.wasmPages())
 	}
-	return filepath.Join(s.target.state, "module.wasm")
-}
-
-// missingImport names the first import that nobody provides.
-func (s *session) missingImport(ctx context.Context, code []byte) string {
-	compiled, err := s.compile(ctx, code)
-	if err != nil {
-		return ""
-	}
-	for _, f := range compiled.ImportedFunctions() {
-		module, name, _ := f.Import()
-		host := s.runtime.Module(module)
-		if host == nil {
-			return fmt.Sprintf("it imports function %q of module %q; this command provides only WASI (%s), a program that embeds mmrun can provide more",
-				name, module, wasi_snapshot_preview1.ModuleName)
-		}
-		there, ok := host.ExportedFunctionDefinitions()[name]
-		if !ok {
-			return fmt.Sprintf("it imports function %q of module %q, which has no such function", name, module)
-		}
-		if !slices.Equal(there.ParamTypes(), f.ParamTypes()) || !slices.Equal(there.ResultTypes(), f.ResultTypes()) {
-			return fmt.Sprintf("it imports function %q of module %q as %s, which is %s",
-				name, module, mmrun.Signature(f), mmrun.Signature(there))
-		}
-	}
-	return ""
+	return err
 }
 
 func (s *session) closeRuntime(ctx context.Context) {
@@ -255,22 +230,60 @@ func (s *session) close(ctx context.Context) error {
 	return err
 }
 
-// call is one event: the guest's output is released if it was committed.
-func (s *session) call(ctx context.Context, name string, def api.FunctionDefinition, stack []uint64) ([]value, error) {
-	if s.app.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.app.timeout)
-		defer cancel()
-	}
+// call is one event. What the guest printed is released if the event was committed.
+func (s *session) call(ctx context.Context, name string, def api.FunctionDefinition,
+	stack []uint64) ([]value, error) {
+	ctx, cancel := s.timeout(ctx)
+	defer cancel()
 	results, err := s.in.Call(ctx, name, stack...)
-	if err != nil {
-		if s.in.Mode() == mmrun.Continuous {
-			return nil, errors.Join(err, s.effects.release()) // the event stays
-		}
+	switch {
+	case err == nil:
+	case s.in.Mode() == mmrun.Continuous:
+		s.release() // the event stays
+		return nil, s.failed(ctx, err)
+	default:
 		s.effects.drop()
-		return nil, s.timedOut(ctx, err)
+		return nil, s.failed(ctx, err)
 	}
-	return unstack(def.ResultTypes(), results), s.effects.release()
+	s.release()
+	return unstack(def.ResultTypes(), results), nil
+}
+
+// query is a call of which nothing is kept but what it says.
+func (s *session) query(ctx context.Context, name string, def api.FunctionDefinition,
+	stack []uint64) ([]value, error) {
+	ctx, cancel := s.timeout(ctx)
+	defer cancel()
+	var results []uint64
+	err := s.in.View(ctx, func(tx *mmrun.Tx) (err error) {
+		results, err = tx.Call(ctx, name, stack...)
+		return err
+	})
+	s.release()
+	if err != nil {
+		return nil, s.failed(ctx, err)
+	}
+	return unstack(def.ResultTypes(), results), nil
+}
+
+// timeout is the context of one event.
+func (s *session) timeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.app.timeout > 0 {
+		return context.WithTimeout(ctx, s.app.timeout)
+	}
+	return ctx, func() {}
+}
+
+// release lets out what the guest printed.
+func (s *session) release() {
+	if err := s.effects.release(); err != nil && s.unseen == nil {
+		s.unseen = err
+	}
+}
+
+// failed is the error of an event that failed.
+func (s *session) failed(ctx context.Context, err error) error {
+	return eventError{seq: s.in.Seq(), error: explainEvent(s.timedOut(ctx, err))}
 }
 
 func (s *session) timedOut(ctx context.Context, err error) error {
@@ -286,7 +299,8 @@ func (s *session) aftermath(err error) string {
 	case errors.Is(err, mmrun.ErrPoisoned):
 		return fmt.Sprintf("state %s: open it again to go on from its last commit", s.target.state)
 	case s.in.Mode() == mmrun.Continuous:
-		return fmt.Sprintf("state %s: stays as the guest left it, which is commit %d", s.target.state, s.in.Seq())
+		return fmt.Sprintf("state %s: stays as the guest left it, which is commit %d",
+			s.target.state, s.in.Seq())
 	}
 	return fmt.Sprintf("state %s: is back at commit %d", s.target.state, s.in.Seq())
 }
@@ -298,7 +312,8 @@ func (t target) sameModule(want string) error {
 		return err
 	}
 	if got := fmt.Sprintf("%x", sha256.Sum256(wasm)); got != want {
-		return fmt.Errorf("state %s: it belongs to the module with SHA-256 %s, %s has %s", t.state, want, t.module, got)
+		return fmt.Errorf("state %s: it belongs to the module with SHA-256 %s, %s has %s",
+			t.state, want, t.module, got)
 	}
 	return nil
 }

@@ -16,11 +16,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mmrun/mmrun"
-	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/fsck"
+	"github.com/mmrun/mmrun/internal/testkit/guests"
 )
 
-// command is a process of its own that runs mmrun: this test's binary under another name (TestMain).
+// command is a process of its own that runs mmrun: this test's binary under another name
+// (TestMain).
 func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -33,7 +34,8 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// processCacheDir is one directory for the compiled modules of all tests: they run the same few guests.
+// processCacheDir is one directory for the compiled modules of all tests: they run the same few
+// guests.
 var processCacheDir = filepath.Join(os.TempDir(), fmt.Sprintf("mmrun-test-%d", os.Getpid()))
 
 // mmrunOutput runs the command to its end.
@@ -48,7 +50,8 @@ func mmrunOutput(t *testing.T, wantStatus int, args ...string) (stdout, stderr s
 		t.Fatal(err)
 	}
 	if got := cmd.ProcessState.ExitCode(); got != wantStatus {
-		t.Fatalf("mmrun %s: exit status %d, want %d\n%s", strings.Join(args, " "), got, wantStatus, errOut.String())
+		t.Fatalf("mmrun %s: exit status %d, want %d\n%s",
+			strings.Join(args, " "), got, wantStatus, errOut.String())
 	}
 	return out.String(), errOut.String()
 }
@@ -73,6 +76,14 @@ type loop struct {
 
 func startLoop(t *testing.T, args ...string) *loop {
 	t.Helper()
+	l := newLoop(t, args...)
+	l.start()
+	return l
+}
+
+// newLoop is a loop that has not been started.
+func newLoop(t *testing.T, args ...string) *loop {
+	t.Helper()
 	l := &loop{t: t, cmd: command(t, append([]string{"run"}, args...)...)}
 	l.cmd.Stderr = os.Stderr
 	var err error
@@ -84,11 +95,15 @@ func startLoop(t *testing.T, args ...string) *loop {
 		t.Fatal(err)
 	}
 	l.out = bufio.NewReader(out)
-	if err := l.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.cmd.Process.Kill() })
 	return l
+}
+
+func (l *loop) start() {
+	l.t.Helper()
+	if err := l.cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = l.cmd.Process.Kill() })
 }
 
 func (l *loop) send(line string) {
@@ -154,13 +169,15 @@ func TestSignalEndsRunWithCheckpoint(t *testing.T) {
 				t.Fatalf("run ended with %v", err)
 			}
 			if r := inspect(t, state); r.CheckpointSeq != 3 || r.Seq != 3 || r.InUse {
-				t.Errorf("after the signal: commit %d, checkpoint %d, in use %v", r.Seq, r.CheckpointSeq, r.InUse)
+				t.Errorf("after the signal: commit %d, checkpoint %d, in use %v",
+					r.Seq, r.CheckpointSeq, r.InUse)
 			}
 		})
 	}
 }
 
-// The event that runs when the signal comes is committed and answered.
+// The event that runs when the signal comes is committed and answered, and the process says what it
+// waits for.
 func TestSignalLetsEventEnd(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no signal that one process can send another one")
@@ -185,13 +202,72 @@ func TestSignalLetsEventEnd(t *testing.T) {
 	}
 }
 
+// An event that never ends: the first signal says that it is waited for and how to end at once,
+// the second one does so, also where a guest's loop could take the only processor. What was
+// committed is there.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no signal that one process can send another one")
+	}
+	for name, second := range map[string]syscall.Signal{
+		"SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT, "SIGQUIT": syscall.SIGQUIT,
+	} {
+		t.Run(name, func(t *testing.T) {
+			wasm, state := copyGuest(t, "names")
+			l := newLoop(t, wasm)
+			// Garbage collections all the time: one that is on waits for the end of the event.
+			l.cmd.Env = append(l.cmd.Env, "GOMAXPROCS=1", "GOGC=1")
+			l.cmd.Stderr = nil
+			stderr, err := l.cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.start()
+			l.ask("say 1")
+			l.send("hang")
+			lines := bufio.NewReader(stderr)
+			next := func(want string) {
+				t.Helper()
+				for {
+					line, err := lines.ReadString('\n')
+					if err != nil {
+						t.Fatalf("%v, want %q", err, want)
+					}
+					if strings.Contains(line, want) {
+						return
+					}
+				}
+			}
+			next("gone") // of say
+			next("gone") // of hang: it has begun
+			if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			next("mmrun: SIGTERM: the event that runs is waited for, then the loop ends; a second signal, " +
+				"SIGQUIT or kill -9 ends it at once")
+			if err := l.cmd.Process.Signal(second); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, lines)
+			if err := l.cmd.Wait(); err == nil {
+				t.Error("run ended as if it had done its work")
+			}
+			if r := inspect(t, state); r.Seq != 2 || r.InUse || r.Problem != "" {
+				t.Errorf("commit %d, want 2; %+v", r.Seq, r)
+			}
+			mmrunOutput(t, exitDone, "verify", state)
+		})
+	}
+}
+
 func TestStateInUseNamesItsOwner(t *testing.T) {
 	wasm, state := copyGuest(t, "counter")
 	l := startLoop(t, wasm)
 	l.ask("inc")
 	pid := strconv.Itoa(l.cmd.Process.Pid)
 	for _, args := range [][]string{
-		{"call", wasm, "inc"}, {"call", state, "get"}, {"run", state}, {"verify", state}, {"checkpoint", wasm},
+		{"call", wasm, "inc"}, {"call", state, "get"}, {"run", state}, {"verify", state},
+		{"checkpoint", wasm},
 	} {
 		_, stderr := mmrunOutput(t, exitFailed, args...)
 		if !strings.Contains(stderr, "in use by process "+pid) || strings.Count(stderr, "\n") != 1 {
@@ -199,7 +275,8 @@ func TestStateInUseNamesItsOwner(t *testing.T) {
 		}
 	}
 	stdout, _ := mmrunOutput(t, exitDone, "inspect", state)
-	if !strings.Contains(stdout, "in use  by process "+pid) || !strings.Contains(stdout, "commit  2 (checkpoint 1, in the wal 1 more)") {
+	if !strings.Contains(stdout, "in use  by process "+pid) ||
+		!strings.Contains(stdout, "commit  2 (checkpoint 1, in the wal 1 more)") {
 		t.Errorf("inspect of a state in use:\n%s", stdout)
 	}
 	if got := l.ask("inc"); got != "2" {
@@ -219,15 +296,18 @@ func TestWALOfKilledProcess(t *testing.T) {
 		t.Errorf("after the kill: %+v", r)
 	}
 	stdout, _ := mmrunOutput(t, exitDone, "inspect", "--json", state)
-	for _, want := range []string{`"type":"i32","value":8`, `"type":"i64","value":9`, `"type":"f32","value":1.5`, `"type":"f64","value":"-inf"`} {
+	for _, want := range []string{`"type":"i32","value":8`, `"type":"i64","value":9`,
+		`"type":"f32","value":1.5`, `"type":"f64","value":"-inf"`} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("inspect does not show %s:\n%s", want, stdout)
 		}
 	}
-	if stdout, _ = mmrunOutput(t, exitDone, "verify", state); !strings.Contains(stdout, "2 commits behind the checkpoint, the last one is 3") {
+	stdout, _ = mmrunOutput(t, exitDone, "verify", state)
+	if !strings.Contains(stdout, "2 commits behind the checkpoint, the last one is 3") {
 		t.Errorf("verify:\n%s", stdout)
 	}
-	if stdout, _ = mmrunOutput(t, exitDone, "checkpoint", state); !strings.Contains(stdout, "checkpoint at commit 3, 2 recovered") {
+	stdout, _ = mmrunOutput(t, exitDone, "checkpoint", state)
+	if !strings.Contains(stdout, "checkpoint at commit 3, 2 recovered") {
 		t.Errorf("checkpoint:\n%s", stdout)
 	}
 	if stdout, _ = mmrunOutput(t, exitDone, "call", state, "load", "0"); stdout != "1\n" {
@@ -247,7 +327,8 @@ func TestCutMemoryIsRefusedDespiteWAL(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"verify", state}, {"call", state, "load", "500000"}} {
-		if _, stderr := mmrunOutput(t, exitFailed, args...); !strings.Contains(stderr, "memory has 65536 bytes, 1048576 were committed") {
+		_, stderr := mmrunOutput(t, exitFailed, args...)
+		if !strings.Contains(stderr, "memory has 65536 bytes, 1048576 were committed") {
 			t.Errorf("mmrun %s: %s", args[0], stderr)
 		}
 	}
@@ -264,7 +345,9 @@ func TestTornStateIsRefusedUnlessForced(t *testing.T) {
 		return err == nil && len(memory) > 8 && [8]byte(memory) != [8]byte{}
 	})
 	l.kill()
-	for _, args := range [][]string{{"call", state, "none"}, {"run", wasm}, {"verify", state}, {"checkpoint", state}} {
+	for _, args := range [][]string{
+		{"call", state, "none"}, {"run", wasm}, {"verify", state}, {"checkpoint", state},
+	} {
 		if _, stderr := mmrunOutput(t, exitFailed, args...); !strings.Contains(stderr, "torn") {
 			t.Errorf("mmrun %s: %s", args[0], stderr)
 		}
@@ -305,9 +388,9 @@ func TestClosedOutputEndsRun(t *testing.T) {
 	}
 }
 
-func inspect(t *testing.T, state string) *mmrun.Report {
+func inspect(t *testing.T, state string) *fsck.Report {
 	t.Helper()
-	r, err := mmrun.Inspect(state)
+	r, err := fsck.Inspect(state)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +400,8 @@ func inspect(t *testing.T, state string) *mmrun.Report {
 // waitFor polls what another process does, which says nothing of its own accord.
 func waitFor(t *testing.T, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	deadline := time.Now().Add(time.Minute)
+	for ; time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if done() {
 			return
 		}

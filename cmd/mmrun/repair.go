@@ -5,13 +5,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/fsck"
 )
 
-const repairHelp = `Bring a damaged state to its last intact commit. The files as they were are kept in a directory
-beside it, STATE.damaged-N. What no intact commit is left of (a damaged page that the wal does
-not hold, a torn continuous state) is refused, unless --force takes what is there as it is.
-A state without damage is left alone.`
+const repairHelp = `Bring a damaged state to its last intact commit. The files as they were are
+kept in a directory beside it, STATE.damaged-N. What no intact commit is left of (a damaged page
+that the wal does not hold, a torn continuous state) is refused, unless --force takes what is
+there as it is. A state without damage is left alone.`
 
 func (a *app) repairCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -28,8 +28,9 @@ func (a *app) repairCommand() *cobra.Command {
 			return a.repair(t)
 		},
 	}
-	a.stateFlag(cmd.Flags())
-	cmd.Flags().BoolVar(&a.force, "force", false, "take what is there as it is where no intact commit is left")
+	a.stateFlag(cmd)
+	cmd.Flags().BoolVar(&a.force, "force", false,
+		"take what is there as it is where no intact commit is left")
 	return cmd
 }
 
@@ -37,9 +38,16 @@ func (a *app) repair(t target) error {
 	if err := t.existing(); err != nil {
 		return err
 	}
-	r, err := mmrun.Repair(t.state, a.force)
+	keepPipeErrors()
+	finished := a.working("repairing " + t.state)
+	r, err := fsck.Repair(t.state, a.force)
+	finished()
 	if err != nil {
 		return err
+	}
+	if len(r.Problems) > 0 {
+		a.done("state %s: it is repaired and at commit %d, its files as they were are in %s",
+			r.Dir, r.Seq, r.Backup)
 	}
 	if a.json {
 		return a.printJSON(r)
@@ -54,6 +62,7 @@ func (a *app) repair(t target) error {
 	for _, l := range r.Lost {
 		a.message("lost: %s", l)
 	}
-	_, err = fmt.Fprintf(a.out, "state %s is at commit %d now; the files as they were are in %s\n", r.Dir, r.Seq, r.Backup)
+	_, err = fmt.Fprintf(a.out, "state %s is at commit %d now; the files as they were are in %s\n",
+		r.Dir, r.Seq, r.Backup)
 	return err
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/mmrun/mmrun/rewriter"
 )
 
-const rewriteHelp = `Rewrite a module as mmrun does before it runs it, and say what its state consists of. The result
-is written to OUT, - for standard output; without -o nothing is written.`
+const rewriteHelp = `Rewrite a module as mmrun does before it runs it, and say what its state
+consists of. The result is written to OUT, - for standard output; without -o nothing is written.`
 
 func (a *app) rewriteCommand() *cobra.Command {
 	var out string
@@ -20,7 +20,7 @@ func (a *app) rewriteCommand() *cobra.Command {
 		Use:               "rewrite IN [-o OUT]",
 		Short:             "Show what mmrun makes of a module",
 		Long:              rewriteHelp,
-		ValidArgsFunction: completeTarget,
+		ValidArgsFunction: completeModule,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("%d arguments given, want one module (usage: %s)", len(args), cmd.UseLine())
@@ -38,7 +38,7 @@ func (a *app) rewrite(in, out string) error {
 	if err != nil {
 		return fmt.Errorf("module: %w", err)
 	}
-	rewritten, info, err := rewriter.Rewrite(wasm)
+	rewritten, info, err := rewriter.Rewrite(wasm, rewriter.Options{})
 	if err != nil {
 		return fmt.Errorf("module %s: %w", in, err)
 	}
@@ -87,7 +87,7 @@ func printInfo(w io.Writer, before, after int, info rewriter.Info) error {
 		line("memory     %d wasm pages and more", m.Min)
 	}
 	for _, g := range info.Globals {
-		line("global     %d %s %s", g.Index, g.Type, g.Name)
+		line("global     %d %s %s", g.Index, g.Type, escapeName(g.Name))
 	}
 	for _, t := range info.Tables {
 		line("table      %d %s, %d entries at first", t.Index, t.Type, t.Min)
@@ -98,7 +98,11 @@ func printInfo(w io.Writer, before, after int, info rewriter.Info) error {
 	for _, once := range []struct {
 		there bool
 		what  string
-	}{{info.Init != "", "data segments"}, {info.Start != "", "start function"}, {info.Initialize, "_initialize"}} {
+	}{
+		{info.Init != "", "data segments"},
+		{info.Start != "", "start function"},
+		{info.Initialize, "_initialize"},
+	} {
 		if once.there {
 			line("once       %s", once.what)
 		}

@@ -17,7 +17,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/mmrun/mmrun/internal/guests"
+	"github.com/mmrun/mmrun/internal/testkit/guests"
 )
 
 func TestMain(m *testing.M) {
@@ -54,6 +54,13 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("XDG_CACHE_HOME", cache)
 			env.Setenv("HOME", env.WorkDir)
+			words, err := os.ReadFile("../../realguests/testdata/words.wasm") // AssemblyScript
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "words.wasm"), words, 0o644); err != nil {
+				return err
+			}
 			for _, name := range append(guests.Names(t), guests.BadNames(t)...) {
 				to := filepath.Join(env.WorkDir, filepath.FromSlash(name)+".wasm")
 				if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
@@ -166,8 +173,8 @@ func number(ts *testscript.TestScript, s string) int64 {
 	return n
 }
 
-// digest is the content of all files of a directory, the lock file's left out: that holds the number
-// of the process that opened the state last.
+// digest is the content of all files of a directory, the lock file's left out: that holds the
+// number of the process that opened the state last.
 func digest(ts *testscript.TestScript, dir string) string {
 	h := sha256.New()
 	root := ts.MkAbs(dir)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/fsck"
 )
 
 const (
@@ -38,7 +39,8 @@ func (a *app) target(arg string) (target, error) {
 		}
 		return target{module: arg, state: state}, nil
 	case a.state != "":
-		return target{}, usagef("--state %s: %s is a directory, thus a state itself; --state goes with a module", a.state, arg)
+		return target{}, usagef("--state %s: %s is a directory, thus a state itself; --state goes with "+
+			"a module", a.state, arg)
 	}
 	return target{state: arg}, nil
 }
@@ -48,8 +50,9 @@ func missingTarget(arg string) error {
 		return fmt.Errorf("%s: there is no such module or state directory", arg)
 	}
 	state := strings.TrimSuffix(arg, moduleSuffix) + stateSuffix
-	if exists, err := mmrun.Exists(state); err == nil && exists {
-		return fmt.Errorf("module %s: no such file (its state %s can be used without it, as TARGET)", arg, state)
+	if exists, err := fsck.Exists(state); err == nil && exists {
+		return fmt.Errorf("module %s: no such file (its state %s can be used without it, as TARGET)",
+			arg, state)
 	}
 	return fmt.Errorf("module %s: no such file", arg)
 }
@@ -66,17 +69,46 @@ func (t target) wasm() ([]byte, error) {
 	return wasm, nil
 }
 
+// code is the module itself, which a state directory keeps, too.
+func (t target) code() ([]byte, error) {
+	if t.module != "" {
+		return t.wasm()
+	}
+	if err := t.existing(); err != nil {
+		return nil, err
+	}
+	wasm, err := fsck.Module(t.state)
+	if err != nil {
+		return nil, fmt.Errorf("state %s: %w", t.state, err)
+	}
+	return wasm, nil
+}
+
+// path is where the module is.
+func (t target) path() string {
+	if t.module != "" {
+		return t.module
+	}
+	return filepath.Join(t.state, "module.wasm")
+}
+
 // existing is an error if there is no state yet.
 func (t target) existing() error {
-	exists, err := mmrun.Exists(t.state)
+	exists, err := fsck.Exists(t.state)
 	if err != nil || exists {
 		return err
 	}
 	if t.module != "" {
-		return fmt.Errorf("state %s: does not exist yet (mmrun call and mmrun run create it)", t.state)
+		return noState{fmt.Errorf("state %s: does not exist yet (mmrun call and mmrun run create it)",
+			t.state)}
 	}
-	return fmt.Errorf("state %s: the directory is empty, not a state", t.state)
+	return noState{fmt.Errorf("state %s: there is no state in the directory", t.state)}
 }
+
+// noState is the error of a command that wants a state to be there.
+type noState struct{ error }
+
+func (e noState) Unwrap() error { return mmrun.ErrNotExist }
 
 // name is what the guest is told that it is called, the same for a module and its state.
 func (t target) name() string {
@@ -89,16 +121,8 @@ func (t target) name() string {
 // exactTarget is the check of a command line that is one TARGET.
 func exactTarget(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return usagef("%d arguments given, want one TARGET: a module or a state directory (usage: %s)", len(args), cmd.UseLine())
+		return usagef("%d arguments given, want one TARGET: a module or a state directory (usage: %s)",
+			len(args), cmd.UseLine())
 	}
 	return nil
-}
-
-// completeTarget offers modules and directories as the first argument.
-func completeTarget(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	// Directories are always offered along with files of an extension.
-	return []string{strings.TrimPrefix(moduleSuffix, ".")}, cobra.ShellCompDirectiveFilterFileExt
 }

@@ -119,7 +119,8 @@ func (f floatFormat) value(bits uint64) float64 {
 	return math.Float64frombits(bits)
 }
 
-// formatFloat writes a NaN as WebAssembly's text format does, since its payload is part of the value.
+// formatFloat writes a NaN as WebAssembly's text format does, since its payload is part of the
+// value.
 func formatFloat(bits uint64, f floatFormat) string {
 	sign := ""
 	if bits&f.sign() != 0 {
@@ -145,13 +146,15 @@ func formatFloat(bits uint64, f floatFormat) string {
 func parseArgs(name string, def api.FunctionDefinition, args []string) ([]uint64, error) {
 	types := def.ParamTypes()
 	if len(args) != len(types) {
-		return nil, fmt.Errorf("function %s%s takes %s, %d given", name, mmrun.Signature(def), arguments(len(types)), len(args))
+		return nil, fmt.Errorf("function %s%s takes %s, %d given",
+			name, mmrun.Signature(def), arguments(len(types)), len(args))
 	}
 	var stack []uint64
 	for i, t := range types {
 		v, err := parseValue(t, args[i])
 		if err != nil {
-			return nil, fmt.Errorf("function %s%s: argument %d, %q: %w", name, mmrun.Signature(def), i+1, args[i], err)
+			return nil, fmt.Errorf("function %s%s: argument %d, %q: %w",
+				name, mmrun.Signature(def), i+1, args[i], err)
 		}
 		stack = append(stack, v.lo)
 		if t == typeV128 {
@@ -253,7 +256,8 @@ func parseFloat(s string, f floatFormat) (uint64, error) {
 	switch {
 	case errors.Is(err, strconv.ErrRange):
 		return 0, fmt.Errorf("does not fit into an f%d", f.bits)
-	case err != nil || strings.HasPrefix(magnitude, "-") || strings.HasPrefix(magnitude, "+") || strings.Contains(magnitude, "_"):
+	case err != nil || strings.HasPrefix(magnitude, "-") || strings.HasPrefix(magnitude, "+") ||
+		strings.Contains(magnitude, "_"):
 		return 0, fmt.Errorf("not a number (an f%d is wanted)", f.bits)
 	}
 	if f.bits == 32 {

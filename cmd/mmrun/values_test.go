@@ -9,13 +9,16 @@ import (
 	"pgregory.net/rapid"
 )
 
-var valueTypes = []api.ValueType{api.ValueTypeI32, api.ValueTypeI64, api.ValueTypeF32, api.ValueTypeF64, typeV128}
+var valueTypes = []api.ValueType{api.ValueTypeI32, api.ValueTypeI64, api.ValueTypeF32,
+	api.ValueTypeF64, typeV128}
 
 // What is printed reads back as the same bits, a NaN's payload and the sign of a zero included.
 func TestPrintedValuesReadBack(t *testing.T) {
 	interesting := []uint64{0, 1, 1 << 31, 1<<31 - 1, 1<<32 - 1, 1 << 63, 1<<63 - 1, 1<<64 - 1,
-		math.Float64bits(math.NaN()), math.Float64bits(math.Inf(-1)), math.Float64bits(0.1), math.Float64bits(1e21), math.Float64bits(5e-324),
-		uint64(math.Float32bits(float32(math.NaN()))), uint64(math.Float32bits(0.1)), 0x7f800001, 0xff800000, 0x7fc00000, 0x7ff0000000000001}
+		math.Float64bits(math.NaN()), math.Float64bits(math.Inf(-1)), math.Float64bits(0.1),
+		math.Float64bits(1e21), math.Float64bits(5e-324),
+		uint64(math.Float32bits(float32(math.NaN()))), uint64(math.Float32bits(0.1)),
+		0x7f800001, 0xff800000, 0x7fc00000, 0x7ff0000000000001}
 	bits := rapid.OneOf(rapid.SampledFrom(interesting), rapid.Uint64())
 	rapid.Check(t, func(t *rapid.T) {
 		v := value{typ: rapid.SampledFrom(valueTypes).Draw(t, "type"), lo: bits.Draw(t, "lo")}
@@ -86,12 +89,18 @@ func TestReadValues(t *testing.T) {
 		typ  api.ValueType
 		text string
 	}{
-		{api.ValueTypeI32, ""}, {api.ValueTypeI32, "-"}, {api.ValueTypeI32, "0x"}, {api.ValueTypeI32, "1_000"},
-		{api.ValueTypeI32, "--1"}, {api.ValueTypeI32, "+-1"}, {api.ValueTypeI32, "1.0"}, {api.ValueTypeI32, "٣"},
-		{api.ValueTypeI32, "4294967296"}, {api.ValueTypeI32, "-2147483649"}, {api.ValueTypeI64, "-9223372036854775809"},
-		{api.ValueTypeF32, ""}, {api.ValueTypeF32, "1e40"}, {api.ValueTypeF32, "nan:0x0"}, {api.ValueTypeF32, "nan:0x800000"},
-		{api.ValueTypeF64, "1_0.0"}, {api.ValueTypeF64, "--1"}, {api.ValueTypeF64, "-+1"}, {api.ValueTypeF64, "0x"},
-		{typeV128, "1"}, {typeV128, "0x"}, {typeV128, "0x-1"}, {typeV128, "0x1_0"}, {typeV128, "0x100000000000000000000000000000000"},
+		{api.ValueTypeI32, ""}, {api.ValueTypeI32, "-"},
+		{api.ValueTypeI32, "0x"}, {api.ValueTypeI32, "1_000"},
+		{api.ValueTypeI32, "--1"}, {api.ValueTypeI32, "+-1"},
+		{api.ValueTypeI32, "1.0"}, {api.ValueTypeI32, "٣"},
+		{api.ValueTypeI32, "4294967296"}, {api.ValueTypeI32, "-2147483649"},
+		{api.ValueTypeI64, "-9223372036854775809"},
+		{api.ValueTypeF32, ""}, {api.ValueTypeF32, "1e40"}, {api.ValueTypeF32, "nan:0x0"},
+		{api.ValueTypeF32, "nan:0x800000"},
+		{api.ValueTypeF64, "1_0.0"}, {api.ValueTypeF64, "--1"},
+		{api.ValueTypeF64, "-+1"}, {api.ValueTypeF64, "0x"},
+		{typeV128, "1"}, {typeV128, "0x"}, {typeV128, "0x-1"}, {typeV128, "0x1_0"},
+		{typeV128, "0x100000000000000000000000000000000"},
 		{api.ValueTypeExternref, "0"},
 	} {
 		if got, err := parseValue(c.typ, c.text); err == nil {

@@ -5,13 +5,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/fsck"
 )
 
-const verifyHelp = `Check whether a state can be opened and whether its files hold what mmrun wrote: header and slots
-of the globals file, the module, the wal and what it would bring back, the length of the
-memory file and the checksums of its pages. Nothing is changed. The exit status is 1 if a
-problem was found; a note is about something that costs nothing.`
+const verifyHelp = `Check whether a state can be opened and whether its files hold what mmrun
+wrote: header and slots of the globals file, the module, the wal and what it would bring back,
+the length of the memory file and the checksums of its pages. Nothing is changed. The exit
+status is 1 if a problem was found; a note is about something that costs nothing.`
 
 func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -28,7 +28,7 @@ func (a *app) verifyCommand() *cobra.Command {
 			return a.verify(t)
 		},
 	}
-	a.stateFlag(cmd.Flags())
+	a.stateFlag(cmd)
 	return cmd
 }
 
@@ -36,7 +36,9 @@ func (a *app) verify(t target) error {
 	if err := t.existing(); err != nil {
 		return err
 	}
-	r, err := mmrun.Verify(t.state)
+	finished := a.working("verifying " + t.state)
+	r, err := fsck.Verify(t.state)
+	finished()
 	if err != nil {
 		return err
 	}
@@ -57,7 +59,7 @@ func (a *app) verify(t target) error {
 	return t.sameModule(r.Module)
 }
 
-func (a *app) printVerify(r *mmrun.VerifyReport) error {
+func (a *app) printVerify(r *fsck.VerifyReport) error {
 	for _, c := range r.Checks {
 		word := "ok"
 		if len(c.Problems) > 0 {

@@ -20,7 +20,7 @@ func (a *app) moduleConfig(name string, stdout io.Writer) (wazero.ModuleConfig, 
 	config := wazero.NewModuleConfig().
 		WithArgs(name).
 		WithStdout(stdout).
-		WithStderr(a.errOut).
+		WithStderr(a.guestOut).
 		WithSysWalltime().
 		WithSysNanotime().
 		WithSysNanosleep().
@@ -87,7 +87,8 @@ type effects struct {
 	buf bytes.Buffer
 }
 
-// maxEffects bounds what one event can print, in bytes: until its commit all of it is kept in memory.
+// maxEffects bounds what one event can print, in bytes: until its commit all of it is kept in
+// memory.
 const maxEffects = 64 << 20
 
 var errTooMuchOutput = errors.New("an event printed more than 64 MiB")
@@ -105,6 +106,9 @@ func (e *effects) release() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	_, err := e.buf.WriteTo(e.to)
+	if w, ok := e.to.(*escapingWriter); ok && err == nil {
+		err = w.flush() // the event is over
+	}
 	return err
 }
 

@@ -56,7 +56,8 @@ func TestMounts(t *testing.T) {
 			t.Errorf("%s: %+v, %v", dir, m, err)
 		}
 	}
-	for _, bad := range []string{"", ":", ":/data", dir + ":", filepath.Join(dir, "missing") + ":/data"} {
+	for _, bad := range []string{"", ":", ":/data", dir + ":",
+		filepath.Join(dir, "missing") + ":/data"} {
 		if m, err := parseMount(bad); err == nil {
 			t.Errorf("%q is read as %+v", bad, m)
 		}

@@ -203,7 +203,7 @@ func (im *Image) fill(path string, dir *node, file func(*node) []byte, entries f
 func (n *node) stableEntries() map[string]*node { return n.stable }
 func (n *node) allEntries() map[string]*node    { return n.entries }
 
-// someEntries takes some of the changes: the first few, as a waling file system does, or any.
+// someEntries takes some of the changes: the first few, as a journaling file system does, or any.
 func (n *node) someEntries(rnd *rand.Rand) map[string]*node {
 	list := maps.Clone(n.stable)
 	first := rnd.IntN(len(n.changes) + 1)

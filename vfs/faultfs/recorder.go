@@ -179,18 +179,6 @@ func (r *Recorder) Point() {
 	}
 }
 
-// Touched notes that the program has stored to all of the file of that name through a mapping. A store
-// of what was there before makes a page dirty, but cannot be seen.
-func (r *Recorder) Touched(name string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.walk(r.top, func(n *node) {
-		if n.f != nil && filepath.Base(n.path) == name {
-			clear(n.lost)
-		}
-	})
-}
-
 func (r *Recorder) layer(op *Op, do func() error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -19,8 +19,8 @@ func Site(module string) string {
 		dir, fn := path.Split(f.Function)
 		name, _, _ := strings.Cut(fn, ".")
 		pkg := dir + name
-		inside := strings.HasPrefix(pkg, module) && !strings.HasPrefix(pkg, module+"/internal/") && !strings.HasSuffix(f.File, "_test.go")
-		if inside {
+		if strings.HasPrefix(pkg, module) && !isHarness(strings.TrimPrefix(pkg, module)) &&
+			!strings.HasSuffix(f.File, "_test.go") {
 			site = append(site, fmt.Sprintf("%s:%d", fn, f.Line))
 			if pkg == module {
 				break
@@ -31,4 +31,15 @@ func Site(module string) string {
 		}
 	}
 	return strings.Join(site, " < ")
+}
+
+// isHarness tells whether a package of the module, by its path below it, only hands operations on
+// or tests the program.
+func isHarness(pkg string) bool {
+	for _, dir := range []string{"/vfs", "/internal/crashtest", "/internal/testkit"} {
+		if pkg == dir || strings.HasPrefix(pkg, dir+"/") {
+			return true
+		}
+	}
+	return false
 }

@@ -1,0 +1,150 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/delta"
+	"github.com/mmrun/mmrun/internal/pagefile"
+	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/wal"
+)
+
+// checkpointer brings the files of an atomic state forward: records of the log go in, page images,
+// page checksums and a globals slot come out. It works from the records alone and never looks at
+// the running guest. One run at a time.
+type checkpointer struct {
+	dir     string
+	memory  vfs.File            // nil without a memory
+	sums    *pagefile.Checksums // nil without a memory
+	sidecar *globalsfile.File
+	logger  *slog.Logger
+	patcher *pagefile.Patcher // nil without a memory
+
+	state *globalsfile.State // the small state as of the last record applied
+}
+
+// newCheckpointer starts from the small state of the newest slot. Without a memory, the files for
+// it are nil.
+func newCheckpointer(dir string, sidecar *globalsfile.File, slot *globalsfile.State,
+	memory vfs.File, sums *pagefile.Checksums, logger *slog.Logger) *checkpointer {
+	c := &checkpointer{dir: dir, sidecar: sidecar, logger: logger, state: delta.Clone(slot)}
+	if memory != nil {
+		c.memory, c.sums = memory, sums
+		c.patcher = pagefile.NewPatcher(memory, sums)
+	}
+	return c
+}
+
+// checkpointRun is one checkpoint under way.
+type checkpointRun struct {
+	last uint64 // seq of the last commit it covers
+	done chan struct{}
+	err  error
+}
+
+func (r *checkpointRun) finished() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (r *checkpointRun) wait() error {
+	<-r.done
+	return r.err
+}
+
+// start brings the files forward by a sealed segment, in the background.
+func (c *checkpointer) start(sealed *wal.Sealed) *checkpointRun {
+	r := &checkpointRun{last: sealed.LastSeq(), done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		start, pages := time.Now(), c.written()
+		if r.err = c.run(sealed); r.err != nil {
+			c.logger.Error("checkpoint failed", "state", c.dir, "error", r.err)
+			return
+		}
+		c.logger.Debug("checkpoint", "state", c.dir, "seq", r.last,
+			"pages", c.written()-pages, "took", time.Since(start))
+	}()
+	return r
+}
+
+func (c *checkpointer) written() int64 {
+	if c.patcher == nil {
+		return 0
+	}
+	return c.patcher.Pages
+}
+
+func (c *checkpointer) run(sealed *wal.Sealed) error {
+	if c.sums != nil {
+		defer c.sums.Release()
+	}
+	// The write-ahead rule: no byte of the memory file changes before the record that holds
+	// it is on the disk. Without this sync a power cut could keep the change, lose the record
+	// and with it the rest of the event.
+	if err := sealed.Sync(); err != nil {
+		return fmt.Errorf("%w: %w", pagefile.ErrSync, err)
+	}
+	if err := sealed.Replay(c.apply); err != nil {
+		return err
+	}
+	if err := c.publish(); err != nil {
+		return err
+	}
+	return sealed.Release()
+}
+
+// apply puts one record into the page images and the small state.
+func (c *checkpointer) apply(r wal.Record) error {
+	// First, since it refuses a record that must not be used.
+	if err := applySmall(c.state, r); err != nil {
+		return err
+	}
+	if c.patcher == nil {
+		return nil
+	}
+	for offset, data := range r.Ranges() {
+		if err := c.patcher.Patch(uint64(offset), data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publish makes the files durable as of the records applied.
+func (c *checkpointer) publish() error {
+	if c.patcher != nil {
+		if err := c.patcher.Flush(); err != nil {
+			return err
+		}
+		// Pages must be on the disk before the slot that counts on them: recovery skips the
+		// records that a slot covers.
+		if err := c.memory.Sync(); err != nil {
+			return fmt.Errorf("%w: %w", pagefile.ErrSync, err)
+		}
+	}
+	if err := c.sidecar.WriteSlot(c.state); err != nil {
+		return err
+	}
+	// And the slot before the segment is released: its records are overwritten then.
+	if err := c.sidecar.Sync(); err != nil {
+		return fmt.Errorf("%w: %w", pagefile.ErrSync, err)
+	}
+	return nil
+}
+
+// isPermanent tells whether an error of a checkpoint is one that trying again cannot mend: a failed
+// sync, a damaged page, or a file that cannot be used any more.
+func isPermanent(err error) bool {
+	return errors.Is(err, pagefile.ErrSync) || errors.Is(err, pagefile.ErrChecksum) ||
+		errors.Is(err, wal.ErrCorrupt) || errors.Is(err, wal.ErrFailed) ||
+		errors.Is(err, globalsfile.ErrFailed)
+}

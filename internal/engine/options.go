@@ -1,0 +1,55 @@
+package engine
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+
+	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/statedir"
+	"github.com/mmrun/mmrun/vfs"
+)
+
+// Modes of a state; the words are explained in the root package.
+const (
+	Atomic     = globalsfile.Atomic
+	Continuous = globalsfile.Continuous
+)
+
+const (
+	// DefaultWALSize is the most that the log's two segments take together: 16 MiB.
+	DefaultWALSize = 16 << 20
+	// MinWALSize is the least that can be chosen for that: 128 KiB.
+	MinWALSize = 128 << 10
+	// MaxWALSize is the most: 32 GiB, half of it a segment.
+	MaxWALSize = 32 << 30
+)
+
+// Options is how a state is opened.
+type Options struct {
+	Mode       globalsfile.Mode // 0: the state's, or Atomic
+	SyncAlways bool             // each commit, before its effect is released
+	SyncEvery  time.Duration    // if positive: this long after the first commit that is not synced
+	Config     wazero.ModuleConfig
+	WALSize    int64 // bytes, both segments together
+	Logger     *slog.Logger
+	AcceptTorn bool
+
+	FS     vfs.FS
+	BootID func() [16]byte
+	// Opened, if not nil, is told of the store of an instance that has been opened. It is for tests
+	// that look behind the instance.
+	Opened func(*Store)
+}
+
+// DefaultOptions are those of a state that is opened without any.
+func DefaultOptions() *Options {
+	return &Options{
+		Config:  wazero.NewModuleConfig(),
+		WALSize: DefaultWALSize,
+		Logger:  slog.New(slog.DiscardHandler),
+		FS:      vfs.OS,
+		BootID:  statedir.Boot,
+	}
+}

@@ -1,0 +1,250 @@
+package pagefile
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/mmrun/mmrun/vfs"
+)
+
+// Checksums is the file of page checksums that lies beside a memory file; header.go has the format.
+//
+// The file is open only while it is needed: from the first use until Release. What was read of it
+// is kept in memory until then, at most 4 MiB.
+//
+// Checksums are as of the last checkpoint. A crash in the middle of one leaves new ones over
+// pages of both ages; see [Patcher].
+//
+// A Checksums is not safe for concurrent use.
+type Checksums struct {
+	// OnChange, if not nil, is told of each checksum that changes, before the change is in the
+	// file: for a digest of all that is kept beside them. After a crash in the middle of a
+	// checkpoint the file may hold changes that nobody knows of any more; see Each.
+	OnChange func(page, old, now uint32)
+
+	open     func() (vfs.File, error)
+	file     vfs.File // nil while it is not open
+	blocks   []*block // by number; nil where nothing was read
+	unsynced bool
+}
+
+type block struct {
+	data  []byte // blockSize of them
+	dirty bool
+}
+
+// readBlocks is how many blocks are read at once: the checksums of 64 MiB of memory, for the price
+// of three single reads (BenchmarkCheckpointSums in mmrun). They are written one by one: a large
+// write makes large folios, and each later sync of one of their pages writes all of it.
+const readBlocks = 16
+
+// NewChecksums uses the file that open opens, for reading and writing. Nothing is opened yet.
+func NewChecksums(open func() (vfs.File, error)) *Checksums { return &Checksums{open: open} }
+
+// Create makes the file, which is empty, one of a memory of zeros.
+func (c *Checksums) Create() error { return c.Build(nil, 0) }
+
+// Release closes the file; the next use opens it again. An error of that means nothing: what is to
+// last was synced.
+func (c *Checksums) Release() {
+	if c.file != nil {
+		_ = c.file.Close()
+	}
+	c.file, c.blocks = nil, nil
+}
+
+// Sync makes the checksums durable. The error wraps ErrSync if it is not known what is on the disk.
+func (c *Checksums) Sync() error {
+	if err := c.write(); err != nil || !c.unsynced {
+		return err
+	}
+	if err := c.use(); err != nil {
+		return err
+	}
+	if err := c.file.Sync(); err != nil {
+		return fmt.Errorf("%w: %w", ErrSync, err)
+	}
+	c.unsynced = false
+	return nil
+}
+
+// write writes the blocks that have changed. After an error the file holds some of the changes, as
+// after an interrupted checkpoint; the rest is written the next time.
+func (c *Checksums) write() (err error) {
+	for n, b := range c.blocks {
+		if b == nil || !b.dirty {
+			continue
+		}
+		c.unsynced = true
+		if _, err = c.file.WriteAt(b.data, int64(n)*blockSize); err != nil {
+			return err
+		}
+		b.dirty = false
+	}
+	return nil
+}
+
+func (c *Checksums) use() (err error) {
+	if c.file == nil {
+		c.file, err = c.open()
+	}
+	return err
+}
+
+// block returns the block of the file that holds an offset.
+func (c *Checksums) block(offset int64) (*block, error) {
+	n := int(offset / blockSize)
+	if n < len(c.blocks) && c.blocks[n] != nil {
+		return c.blocks[n], nil
+	}
+	if err := c.use(); err != nil {
+		return nil, err
+	}
+	first := n / readBlocks * readBlocks
+	data := make([]byte, readBlocks*blockSize)
+	if err := readZeroPadded(c.file, data, int64(first)*blockSize); err != nil {
+		return nil, err
+	}
+	if first == 0 {
+		if err := checkHeader(data[:headerSize]); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.file.Name(), err)
+		}
+	}
+	if more := first + readBlocks - len(c.blocks); more > 0 {
+		c.blocks = append(c.blocks, make([]*block, more)...)
+	}
+	for i := range readBlocks {
+		if c.blocks[first+i] == nil {
+			c.blocks[first+i] = &block{data: data[i*blockSize:][:blockSize]}
+		}
+	}
+	return c.blocks[n], nil
+}
+
+// at is the checksum noted for a page.
+func (c *Checksums) at(page uint32) (uint32, error) {
+	b, err := c.block(place(page))
+	if err != nil {
+		return 0, err
+	}
+	return binary.LittleEndian.Uint32(b.data[place(page)%blockSize:]), nil
+}
+
+// set notes the checksum of a page. Also one that is there already is written and synced: after a
+// kill it may be in the page cache only.
+func (c *Checksums) set(page, now uint32) error {
+	b, err := c.block(place(page))
+	if err != nil {
+		return err
+	}
+	slot := b.data[place(page)%blockSize:]
+	if old := binary.LittleEndian.Uint32(slot); old != now && c.OnChange != nil {
+		c.OnChange(page, old, now)
+	}
+	binary.LittleEndian.PutUint32(slot, now)
+	b.dirty = true
+	return nil
+}
+
+// Check opens the file and looks at its header.
+func (c *Checksums) Check() error {
+	_, err := c.block(0)
+	return err
+}
+
+// Clip cuts off the checksums past a memory of size bytes. A checkpoint that was lost may have left
+// some, and the next growth would be checked against them.
+func (c *Checksums) Clip(size uint64) error {
+	if err := c.Check(); err != nil {
+		return err
+	}
+	end, err := c.file.Size()
+	if err != nil {
+		return err
+	}
+	pages := uint32(size / PageSize)
+	if end <= place(pages) {
+		return nil
+	}
+	if c.OnChange != nil {
+		last := uint32(min((end-headerSize)/checksumSize, mostPages))
+		if err := eachChecksum(c.file, pages, last, func(page, old uint32) {
+			if old != 0 {
+				c.OnChange(page, old, 0)
+			}
+		}); err != nil {
+			return err
+		}
+	}
+	c.blocks = nil
+	return c.file.Truncate(place(pages))
+}
+
+// Each calls fn with the checksum of each page of a memory of size bytes, in order.
+func (c *Checksums) Each(size uint64, fn func(page, checksum uint32)) error {
+	if err := c.write(); err != nil {
+		return err
+	}
+	if err := c.Check(); err != nil {
+		return err
+	}
+	return eachChecksum(c.file, 0, uint32(size/PageSize), fn)
+}
+
+// eachChecksum reads the checksums of the pages from first to end-1, in pieces.
+func eachChecksum(r io.ReaderAt, first, end uint32, fn func(page, checksum uint32)) error {
+	buf := make([]byte, min(64<<10, int64(end-first)*checksumSize))
+	for page := first; page < end; {
+		b := buf[:min(int64(len(buf)), int64(end-page)*checksumSize)]
+		if err := readZeroPadded(r, b, place(page)); err != nil {
+			return err
+		}
+		for ; len(b) > 0; b = b[checksumSize:] {
+			fn(page, binary.LittleEndian.Uint32(b))
+			page++
+		}
+	}
+	return nil
+}
+
+// Build makes the file anew, with the checksums of all pages of a memory of size bytes. OnChange is
+// not told.
+func (c *Checksums) Build(memory io.ReaderAt, size uint64) error {
+	if err := c.use(); err != nil {
+		return err
+	}
+	pages := uint32(size / PageSize)
+	// All blocks are written, and what is behind them is cut off last: at any time a page that was
+	// not damaged has its old checksum, its new one, which is the same, or no file to look at.
+	c.blocks = make([]*block, (place(pages)+blockSize-1)/blockSize)
+	for n := range c.blocks {
+		c.blocks[n] = &block{data: make([]byte, blockSize), dirty: true}
+	}
+	header := encodeHeader()
+	copy(c.blocks[0].data, header[:])
+	const batch = 256 * PageSize
+	run := make([]byte, min(batch, size))
+	for at := uint64(0); at < size; at += batch {
+		n := min(batch, size-at)
+		if err := readZeroPadded(memory, run[:n], int64(at)); err != nil {
+			return err
+		}
+		for i := uint64(0); i < n; i += PageSize {
+			at := place(uint32((at + i) / PageSize))
+			checksum := pageChecksum(run[i : i+PageSize])
+			binary.LittleEndian.PutUint32(c.blocks[at/blockSize].data[at%blockSize:], checksum)
+		}
+	}
+	if err := c.write(); err != nil {
+		return err
+	}
+	return c.file.Truncate(int64(len(c.blocks)) * blockSize)
+}
+
+// ErrChecksum is wrapped by errors about what does not have its checksum: damage.
+var ErrChecksum = errors.New("checksum mismatch")
+
+// ErrSync is what the error of a failed sync wraps: it is unknown what is on the disk.
+var ErrSync = errors.New("a sync failed, what is on the disk is unknown")

@@ -1,5 +1,0 @@
-//go:build !linux
-
-package mmapmem
-
-var trackers []func(*Memory) (tracker, error)

@@ -1,0 +1,119 @@
+package mmrun
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/mmrun/mmrun/internal/engine"
+	"github.com/mmrun/mmrun/internal/guest"
+)
+
+// Module is a module that is ready to run in one runtime: rewritten, hashed and compiled once. Any
+// number of instances can be opened from it. It is safe for concurrent use.
+type Module struct {
+	code *guest.Code
+}
+
+// CompileOption is an argument of Compile. There are none yet.
+type CompileOption func(*compileOptions) error
+
+type compileOptions struct{}
+
+// Compile makes a module ready to run in rt. The module's bytes must not be changed afterwards. What
+// it imports (WASI, host modules) must be in the runtime when an instance is opened.
+func Compile(ctx context.Context, rt wazero.Runtime, wasm []byte,
+	opts ...CompileOption) (*Module, error) {
+	if rt == nil {
+		return nil, errors.New("the runtime is nil")
+	}
+	var o compileOptions
+	for _, opt := range opts {
+		if opt == nil {
+			return nil, errors.New("a compile option is nil")
+		}
+		if err := opt(&o); err != nil {
+			return nil, err
+		}
+	}
+	code, err := guest.Compile(ctx, rt, wasm, sha256.Sum256(wasm))
+	if err != nil {
+		return nil, err
+	}
+	return &Module{code: code}, nil
+}
+
+// Open resumes the instance of the module kept in dir, or creates it there; see the function Open.
+// It neither rewrites nor hashes nor compiles anything.
+func (m *Module) Open(ctx context.Context, dir string, opts ...Option) (*Instance, error) {
+	return open(ctx, dir, engine.Source{
+		Hash: &m.code.Hash,
+		Code: func([]byte, [32]byte) (*guest.Code, error) {
+			if !m.code.Retain() {
+				return nil, errors.New("the module has been closed")
+			}
+			return m.code, nil
+		},
+	}, opts)
+}
+
+// Close gives the compiled code up. It goes when the last instance has been closed.
+func (m *Module) Close(ctx context.Context) error { return m.code.Release(ctx) }
+
+// Functions lists the module's exported functions, by name.
+func (m *Module) Functions() map[string]api.FunctionDefinition { return exportedFunctions(m.code) }
+
+// Open resumes the instance kept in dir, or creates it there from wasm. A nil wasm takes the
+// module kept in dir. Another module than the one that created the state is refused
+// (ErrModuleMismatch), and so is a state that somebody else has open (ErrLocked). Whoever opens many
+// instances of one module compiles it once, with [Compile].
+//
+// The first run of a module writes its data segments and runs its start function and, if it
+// exports one, _initialize; that is commit 1. A resume runs none of them. A state directory is
+// created whole or not at all.
+//
+// The caller owns the runtime, and what the module imports (WASI, host modules) must have been
+// instantiated in it. The runtime must outlive the instance. The end of ctx does not end the
+// instance.
+//
+// The number of bytes read from the memory file does not depend on its size.
+func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte,
+	opts ...Option) (*Instance, error) {
+	if rt == nil {
+		return nil, errors.New("the runtime is nil")
+	}
+	src := engine.Source{Code: func(kept []byte, hash [32]byte) (*guest.Code, error) {
+		if wasm != nil {
+			kept = wasm
+		}
+		return guest.Compile(ctx, rt, kept, hash)
+	}}
+	if wasm != nil {
+		hash := sha256.Sum256(wasm)
+		src.Hash = &hash
+	}
+	return open(ctx, dir, src, opts)
+}
+
+func open(ctx context.Context, dir string, src engine.Source, opts []Option) (*Instance, error) {
+	o, err := newOptions(opts)
+	if err != nil {
+		return nil, fmt.Errorf("state %s: %w", dir, err)
+	}
+	store, err := engine.Open(ctx, filepath.Clean(dir), src, o)
+	if err != nil {
+		return nil, err
+	}
+	in := &Instance{store: store, functions: make(map[string]*Function)}
+	for _, f := range store.Guest().Code().Compiled().ImportedFunctions() {
+		module, _, _ := f.Import()
+		in.hostCalls = in.hostCalls || !strings.HasPrefix(module, "wasi_")
+	}
+	return in, nil
+}

@@ -1,0 +1,3 @@
+package vfs
+
+func mostOpenFiles() uint64 { return 0 }
