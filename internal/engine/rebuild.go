@@ -63,7 +63,7 @@ func Rebuild(fsys vfs.FS, v *View, force bool) (seq uint64, err error) {
 	if v.WAL != nil {
 		// The error, if there is one, is the damage: what came before it has been applied.
 		from := c.state.Seq
-		if _, err := v.WAL.Replay(from, c.apply); err != nil && c.state.Seq != v.State.Seq {
+		if _, err := v.WAL.Replay(from, c.apply); err != nil && c.applied != v.State.Seq {
 			return 0, err
 		}
 	}
