@@ -56,7 +56,7 @@ func TestSparseCopyOnAFullDiskIsAnErrorAtOpen(t *testing.T) {
 			if got := call(t, in, "load", 300_000); got != 7 {
 				t.Errorf("loaded %d, want 7", got)
 			}
-			if _, err := in.Call(ctx, "fill", 0, 50_000, 5); err != nil {
+			if _, err := in.Call(ctx, "fill", 0, 20_000, 5); err != nil {
 				t.Error(err)
 			}
 			d.makeRoom()

@@ -18,22 +18,22 @@ func onePage() *Commit {
 }
 
 func benchWAL(b *testing.B) *Log {
-	j, err := Create(vfs.OS, b.TempDir(), benchSize, 0)
+	l, err := Create(vfs.OS, b.TempDir(), benchSize, 0)
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { j.Close() })
-	return j
+	b.Cleanup(func() { l.Close() })
+	return l
 }
 
 // mustAppend appends, and goes on in the other segment when the active one is full.
-func mustAppend(tb testing.TB, j *Log, c *Commit) {
+func mustAppend(tb testing.TB, l *Log, c *Commit) {
 	c.Seq++
-	err := j.Append(c)
+	err := l.Append(c)
 	if errors.Is(err, ErrFull) {
-		if err = j.Switch(); err == nil {
-			if err = j.Sealed().Release(); err == nil {
-				err = j.Append(c)
+		if err = l.Switch(); err == nil {
+			if err = l.Sealed().Release(); err == nil {
+				err = l.Append(c)
 			}
 		}
 	}
@@ -43,11 +43,11 @@ func mustAppend(tb testing.TB, j *Log, c *Commit) {
 }
 
 func BenchmarkAppend(b *testing.B) {
-	j, c := benchWAL(b), onePage()
+	l, c := benchWAL(b), onePage()
 	b.ReportAllocs()
 	b.ReportMetric(float64(RecordSize(c)), "B/record")
 	for b.Loop() {
-		mustAppend(b, j, c)
+		mustAppend(b, l, c)
 	}
 }
 
@@ -55,7 +55,7 @@ func BenchmarkAppend(b *testing.B) {
 // pwrite of a page and fdatasync, on a file whose blocks are written. The two take turns, so that
 // they meet the same disk; the figures are medians.
 func BenchmarkAppendSync(b *testing.B) {
-	j, c := benchWAL(b), onePage()
+	l, c := benchWAL(b), onePage()
 	f, err := vfs.OS.OpenFile(b.TempDir()+"/bare", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		b.Fatal(err)
@@ -79,8 +79,8 @@ func BenchmarkAppendSync(b *testing.B) {
 			b.Fatal(err)
 		}
 		middle := time.Now()
-		mustAppend(b, j, c)
-		if err := j.Sync(); err != nil {
+		mustAppend(b, l, c)
+		if err := l.Sync(); err != nil {
 			b.Fatal(err)
 		}
 		logged = append(logged, time.Since(middle))
@@ -101,35 +101,35 @@ func BenchmarkOpen(b *testing.B) {
 		name := map[bool]string{true: "full", false: "idle"}[full]
 		b.Run(name, func(b *testing.B) {
 			dir := b.TempDir()
-			j, err := Create(vfs.OS, dir, benchSize, 0)
+			l, err := Create(vfs.OS, dir, benchSize, 0)
 			if err != nil {
 				b.Fatal(err)
 			}
 			c := onePage()
 			for {
 				c.Seq++
-				if err := j.Append(c); err != nil {
+				if err := l.Append(c); err != nil {
 					break
 				}
 			}
 			if !full {
-				if err := j.Reset(c.Seq); err != nil {
+				if err := l.Reset(c.Seq); err != nil {
 					b.Fatal(err)
 				}
 			}
-			j.Close()
+			l.Close()
 			records := 0
 			for b.Loop() {
-				j, err := Open(vfs.OS, dir, benchSize)
+				l, err := Open(vfs.OS, dir, benchSize)
 				if err != nil {
 					b.Fatal(err)
 				}
-				rec, err := j.Replay(0, func(Record) error { return nil })
+				rec, err := l.Replay(0, func(Record) error { return nil })
 				if err != nil {
 					b.Fatal(err)
 				}
 				records = rec.Records
-				j.Close()
+				l.Close()
 			}
 			b.ReportMetric(float64(records), "records")
 		})

@@ -13,26 +13,26 @@ func crcOf(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 // sample is a wal with a sealed and an active segment, and where their records end.
 func sample(t testing.TB, synced bool) (m *memFS, want []logged, tails [2]int) {
 	m = newMemFS()
-	j := mustCreate(t, m, MinSize, 0)
+	l := mustCreate(t, m, MinSize, 0)
 	r := rand.New(rand.NewPCG(1, 2))
 	for seq := uint64(1); seq <= 10; seq++ {
 		if seq == 6 {
-			if err := j.Switch(); err != nil {
+			if err := l.Switch(); err != nil {
 				t.Fatal(err)
 			}
 		}
 		c := randomCommit(r, seq, 100)
-		if err := j.Append(c); err != nil {
+		if err := l.Append(c); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, remember(c))
 	}
 	if synced {
-		if err := j.Sync(); err != nil {
+		if err := l.Sync(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return m, want, [2]int{int(j.segments[0].tail), int(j.segments[1].tail)}
+	return m, want, [2]int{int(l.segments[0].tail), int(l.segments[1].tail)}
 }
 
 // checkDamaged holds a damaged sample against the claim: what is replayed is a prefix, and a
@@ -123,16 +123,16 @@ func TestEveryLostSectorIsFoundOrHarmless(t *testing.T) {
 func TestDamageBeforeTheSyncedPartIsToldFromATornTail(t *testing.T) {
 	for _, synced := range []bool{true, false} {
 		m := newMemFS()
-		j := mustCreate(t, m, MinSize, 0)
-		appendAll(t, j, "1", "2", "3")
+		l := mustCreate(t, m, MinSize, 0)
+		appendAll(t, l, "1", "2", "3")
 		if synced {
-			if err := j.Sync(); err != nil {
+			if err := l.Sync(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		appendAll(t, j, "4", "5")
+		appendAll(t, l, "4", "5")
 		b := m.files["wal.0"].data
-		clear(b[j.segments[0].tail:])
+		clear(b[l.segments[0].tail:])
 		b[headerSize+recordHeaderSize] ^= 1 // in the first record
 		got, rec, err := recovered(t, m, "", 0)
 		if len(got) != 0 || errors.Is(err, ErrCorrupt) != synced || !synced && !rec.Torn {
@@ -150,12 +150,12 @@ func TestDamageBeforeTheSyncedPartIsToldFromATornTail(t *testing.T) {
 
 func TestReplayOfADamagedSealedSegmentFails(t *testing.T) {
 	m := newMemFS()
-	j := mustCreate(t, m, MinSize, 0)
-	appendAll(t, j, "1", "2")
-	j.Switch()
-	m.files["wal.0"].data[j.segments[0].tail-1] ^= 1
+	l := mustCreate(t, m, MinSize, 0)
+	appendAll(t, l, "1", "2")
+	l.Switch()
+	m.files["wal.0"].data[l.segments[0].tail-1] ^= 1
 	n := 0
-	if err := j.Sealed().Replay(func(Record) error { n++; return nil }); !errors.Is(err, ErrCorrupt) || n != 1 {
+	if err := l.Sealed().Replay(func(Record) error { n++; return nil }); !errors.Is(err, ErrCorrupt) || n != 1 {
 		t.Error(n, err)
 	}
 }
@@ -178,11 +178,11 @@ func TestErrorOfTheCallerEndsTheReplay(t *testing.T) {
 
 func TestDamageOfTheLastSyncedRecordIsFound(t *testing.T) {
 	m := newMemFS()
-	j := mustCreate(t, m, MinSize, 0)
-	appendAll(t, j, "1", "2")
-	last := j.active.tail
-	appendAll(t, j, "3")
-	if err := j.Sync(); err != nil {
+	l := mustCreate(t, m, MinSize, 0)
+	appendAll(t, l, "1", "2")
+	last := l.active.tail
+	appendAll(t, l, "3")
+	if err := l.Sync(); err != nil {
 		t.Fatal(err)
 	}
 	m.files["wal.0"].data[last+recordHeaderSize] ^= 1

@@ -16,30 +16,30 @@ func Example() {
 	}
 	defer os.RemoveAll(dir)
 
-	j, err := wal.Create(vfs.OS, dir, 1<<20, 0)
+	l, err := wal.Create(vfs.OS, dir, 1<<20, 0)
 	if err != nil {
 		log.Fatal(err)
 	}
 	memory := []byte("a memory that changed here and there")
-	err = j.Append(&wal.Commit{
+	err = l.Append(&wal.Commit{
 		Seq: 1, WasmPages: 1, Small: []byte("globals"),
 		Memory: memory, Ranges: []wal.Range{{Offset: 2, Len: 6}, {Offset: 22, Len: 4}},
 	})
 	if err == nil {
-		err = j.Sync()
+		err = l.Sync()
 	}
 	if err != nil {
 		log.Fatal(err)
 	}
-	j.Close()
+	l.Close()
 
 	// The next process finds it.
-	j, err = wal.Open(vfs.OS, dir, 1<<20)
+	l, err = wal.Open(vfs.OS, dir, 1<<20)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer j.Close()
-	found, err := j.Replay(0, func(r wal.Record) error {
+	defer l.Close()
+	found, err := l.Replay(0, func(r wal.Record) error {
 		fmt.Printf("commit %d: %s\n", r.Seq, r.Small)
 		for offset, data := range r.Ranges() {
 			fmt.Printf("  %d: %s\n", offset, data)
@@ -50,7 +50,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	// Here the caller makes durable what it was given.
-	if err := j.Reset(found.LastSeq); err != nil {
+	if err := l.Reset(found.LastSeq); err != nil {
 		log.Fatal(err)
 	}
 	// Output:
@@ -65,18 +65,18 @@ func ExampleLog_Sealed() {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	j, err := wal.Create(vfs.OS, dir, wal.MinSize, 0)
+	l, err := wal.Create(vfs.OS, dir, wal.MinSize, 0)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer j.Close()
+	defer l.Close()
 	for seq := uint64(1); seq <= 100; seq++ {
 		c := &wal.Commit{Seq: seq, Small: make([]byte, 100)}
-		if wal.RecordSize(c) > j.Free() {
-			if err := j.Switch(); err != nil {
+		if wal.RecordSize(c) > l.Free() {
+			if err := l.Switch(); err != nil {
 				log.Fatal(err)
 			}
-			sealed := j.Sealed() // from here on another goroutine may go on
+			sealed := l.Sealed() // from here on another goroutine may go on
 			if err := sealed.Sync(); err != nil {
 				log.Fatal(err)
 			}
@@ -86,7 +86,7 @@ func ExampleLog_Sealed() {
 				log.Fatal(err)
 			}
 		}
-		if err := j.Append(c); err != nil {
+		if err := l.Append(c); err != nil {
 			log.Fatal(err)
 		}
 	}

@@ -9,35 +9,38 @@ import (
 
 // The bytes below were computed by a second implementation, from the drawings alone.
 const (
-	goldenIdle = `6d6d72756e57414c 01000000 00000000
+	goldenIdle = `6d6d72756e57414c 02000000 00000000
 		0000000000000000 1100000000000000 0000000000000000
-		0000000000000000 0000000000000000 0000000000000000 00000000 ...
-		1b96221a`
-	goldenOpen = `6d6d72756e57414c 01000000 01000000
+		0000000000000000 0000000000000000 0000000000000000 00000000 00000000
+		0020000000000000 ...
+		3d5478c3`
+	goldenOpen = `6d6d72756e57414c 02000000 01000000
 		0807060504030201 1100000000000000 0020000000000000
-		0000000000000000 0000000000000000 1100000000000000 00000000 ...
-		a0bbd7ff`
-	goldenRecords = `57caa651 07000000 1200000000000000 03000000 04000000 02000000 00000000
+		0000000000000000 0000000000000000 1100000000000000 00000000 00000000
+		0020000000000000 ...
+		86798d26`
+	goldenRecords = `f37ad85a 07000000 1200000000000000 03000000 04000000 02000000 00000000
 		676c6f62
 		02000000 03000000 323334
 		09000000 01000000 39
-		5b5c3a58 07000000 1300000000000000 03000000 04000000 02000000 01000000
+		4edf8aba 07000000 1300000000000000 03000000 04000000 02000000 01000000
 		676c6f62
 		02000000 03000000 323334
 		09000000 01000000 39
 		3d2366cd 00000000 1300000000000000 02000000 656e642e`
-	goldenNext = `6d6d72756e57414c 01000000 01000000
+	goldenNext = `6d6d72756e57414c 02000000 01000000
 		1817161514131211 1300000000000000 0020000000000000
-		0807060504030201 7010000000000000 1300000000000000 5b5c3a58 ...
-		d96d3ffd`
+		0807060504030201 7010000000000000 1300000000000000 4edf8aba 00000000
+		0020000000000000 ...
+		88cfefe2`
 )
 
 // TestFormat: a change of the format must raise the version.
 func TestFormat(t *testing.T) {
 	m := newMemFS()
-	j := mustCreate(t, m, MinSize, 0x11)
+	l := mustCreate(t, m, MinSize, 0x11)
 	salts := []uint64{0x0102030405060708, 0x1112131415161718}
-	j.newSalt = func() uint64 { s := salts[0]; salts = salts[1:]; return s }
+	l.newSalt = func() uint64 { s := salts[0]; salts = salts[1:]; return s }
 	golden := func(what string, got []byte, want string) {
 		t.Helper()
 		want = strings.Join(strings.Fields(want), "")
@@ -51,14 +54,14 @@ func TestFormat(t *testing.T) {
 
 	golden("idle header", first[:512], goldenIdle)
 	for range 2 {
-		if err := j.Append(c); err != nil {
+		if err := l.Append(c); err != nil {
 			t.Fatal(err)
 		}
 		c.Seq++
 	}
 	golden("open header", first[:512], goldenOpen)
 	golden("records and end mark", first[4096:4096+2*56+endMarkSize], goldenRecords)
-	if err := errors.Join(j.Sync(), j.Switch(), j.Append(c)); err != nil {
+	if err := errors.Join(l.Sync(), l.Switch(), l.Append(c)); err != nil {
 		t.Fatal(err)
 	}
 	golden("header of the next segment", second[:512], goldenNext)

@@ -32,7 +32,7 @@ func forge(b []byte) {
 	le.PutUint32(b[508:], chain)
 	seq := le.Uint64(b[24:])
 	for at := int64(headerSize); ; {
-		length, why := lengthAt(b, at)
+		length, why := lengthOf(b[at:], int64(len(b))-at)
 		if why != faultNone {
 			return
 		}
@@ -54,26 +54,26 @@ func FuzzReplay(f *testing.F) {
 	written := map[uint64][]logged{}
 	for n := range uint64(3) {
 		m := newMemFS()
-		j := mustCreate(f, m, MinSize, 0)
+		l := mustCreate(f, m, MinSize, 0)
 		salt := 0x5eed000000000000 + n*16
-		j.newSalt = func() uint64 { salt++; return salt }
+		l.newSalt = func() uint64 { salt++; return salt }
 		for seq := uint64(1); seq <= 6; seq++ {
 			c := text(seq, "small")
 			c.Memory = binary.LittleEndian.AppendUint64(nil, seq*0x0101010101)
 			c.Ranges = []Range{{0, 3}, {4, 0}, {5, 3}}
 			if n == 2 && seq == 3 {
-				j.Sync()
+				l.Sync()
 			}
 			if n > 0 && seq == 4 {
-				j.Switch()
+				l.Switch()
 			}
-			if err := j.Append(c); err != nil {
+			if err := l.Append(c); err != nil {
 				f.Fatal(err)
 			}
 			written[salt] = append(written[salt], remember(c))
 		}
-		first := squeeze(m.files["wal.0"].data, j.segments[0].tail)
-		second := squeeze(m.files["wal.1"].data, max(j.segments[1].tail, headerSize))
+		first := squeeze(m.files["wal.0"].data, l.segments[0].tail)
+		second := squeeze(m.files["wal.1"].data, max(l.segments[1].tail, headerSize))
 		for _, forged := range []bool{false, true} {
 			f.Add(first, second, uint64(0), forged)
 			f.Add(first[:len(first)-100], second, uint64(2), forged)
@@ -92,16 +92,16 @@ func FuzzReplay(f *testing.F) {
 			}
 			m.put(name, b)
 		}
-		j, err := Open(m, "", MinSize)
+		l, err := Open(m, "", MinSize)
 		if err != nil {
 			return // a newer format
 		}
 		salt := uint64(0)
-		j.newSalt = func() uint64 { salt++; return salt }
-		for _, s := range j.segments {
+		l.newSalt = func() uint64 { salt++; return salt }
+		for _, s := range l.segments {
 			if want := written[s.found.header.salt]; want != nil && !forged {
 				n := 0
-				walk(s.life(), &s.found.header, s.found.crc, func(r Record) error {
+				s.found.each(func(r Record) error {
 					if n == len(want) || !reflect.DeepEqual(readBack(r), want[n]) {
 						t.Fatalf("record %d was not written: %v", n, readBack(r))
 					}
@@ -111,7 +111,7 @@ func FuzzReplay(f *testing.F) {
 			}
 		}
 		last := from
-		rec, err := j.Replay(from, func(r Record) error {
+		rec, err := l.Replay(from, func(r Record) error {
 			if last++; r.Seq != last {
 				t.Fatalf("record %d, want %d", r.Seq, last)
 			}
@@ -124,11 +124,11 @@ func FuzzReplay(f *testing.F) {
 		if rec.LastSeq != last {
 			t.Fatalf("%+v, the last record was %d", rec, last)
 		}
-		j.Report()
-		if err := j.Reset(last); err != nil {
+		l.Report()
+		if err := l.Reset(last); err != nil {
 			t.Fatal(err)
 		}
-		if err := j.Append(text(last+1, "next")); err != nil {
+		if err := l.Append(text(last+1, "next")); err != nil {
 			t.Fatal(err)
 		}
 		if got, rec, err := recovered(t, m, "", last); texts(got) != "next" || rec.Torn || err != nil {

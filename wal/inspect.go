@@ -1,68 +1,72 @@
 package wal
 
-import (
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-
-	"github.com/mmrun/mmrun/vfs"
-)
+import "github.com/mmrun/mmrun/vfs"
 
 // View is what [Inspect] read: a wal that cannot be written to.
-type View struct{ j *Log }
+type View struct{ l *Log }
 
 // Inspect reads the wal in dir without locking, mapping or changing it; permission to read
 // is enough. Like [Open] it accepts files of any content and length. If another process is
 // appending meanwhile, the end may be seen as torn or damaged.
 func Inspect(fsys vfs.FS, dir string) (*View, error) {
-	j := &Log{dir: dir}
-	for i, name := range []string{"wal.0", "wal.1"} {
-		s, err := readSegment(fsys, filepath.Join(dir, name))
-		if err != nil {
-			return nil, fmt.Errorf("wal: %w", err)
-		}
-		j.segments[i] = s
-		if err := s.scan(); err != nil {
-			return nil, err
-		}
-	}
-	return &View{j}, nil
-}
-
-// readSegment reads what openSegment would map, of an idle segment the header alone.
-func readSegment(fsys vfs.FS, path string) (s *segment, err error) {
-	f, err := fsys.OpenFile(path, os.O_RDONLY, 0)
+	l, err := Open(fsys, dir, MinSize)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	s = &segment{file: f} // for its name
-	if s.fileSize, err = f.Size(); err != nil {
-		return nil, err
-	}
-	length := min(s.fileSize, maxSize) &^ 7
-	if length < headerSize {
-		return s, nil
-	}
-	s.mapping = make([]byte, headerSize)
-	if _, err := f.ReadAt(s.mapping, 0); err != nil {
-		return nil, err
-	}
-	h, _, state, _, err := decodeHeader(s.mapping)
-	if err != nil || state != HeaderOpen {
-		return s, nil // scan says what is wrong
-	}
-	length = min(length, max(h.size&^7, headerSize))
-	s.mapping = append(s.mapping, make([]byte, length-headerSize)...)
-	_, err = f.ReadAt(s.mapping[headerSize:], headerSize)
-	return s, err
+	return &View{l}, nil
 }
 
 // Report is [Log.Report].
-func (v *View) Report() [2]SegmentReport { return v.j.Report() }
+func (v *View) Report() [2]SegmentReport { return v.l.Report() }
 
 // Replay is [Log.Replay].
 func (v *View) Replay(fromSeq uint64, fn func(Record) error) (Recovery, error) {
-	return v.j.Replay(fromSeq, fn)
+	return v.l.Replay(fromSeq, fn)
+}
+
+// FullSize is the size up to which the segments of the wal grow, in bytes; 0 if neither of them
+// tells it any more.
+func (v *View) FullSize() int64 {
+	for _, s := range v.l.segments {
+		if s.found.header.full != 0 {
+			return s.found.header.full
+		}
+	}
+	return 0
+}
+
+// SegmentReport is what was found in one file. Whether anything is missing depends on the
+// state that the wal is replayed onto, and is told by [Log.Replay]: a segment that
+// has been checkpointed may be half overwritten after a power cut.
+type SegmentReport struct {
+	Path          string
+	FileSize      int64
+	Header        HeaderState
+	HeaderProblem string // of a damaged one
+
+	// Of an open segment:
+	Salt       uint64
+	BaseSeq    uint64 // the sequence number before the first record
+	LastSeq    uint64 // of the last valid record; BaseSeq if there is none
+	Records    int    // valid ones
+	EndOffset  int64  // behind the last valid record
+	Reason     string // why the records end there
+	SeenSeq    uint64 // something in the segment shows that the log had gone up to this commit
+	DurableSeq uint64 // and that it had been durable up to this one
+}
+
+// Report describes both files as Open found them. It is for the time between Open and Reset.
+func (l *Log) Report() [2]SegmentReport {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var reports [2]SegmentReport
+	for i, s := range l.segments {
+		f := &s.found
+		reports[i] = SegmentReport{
+			Path: s.path, FileSize: f.fileSize, Header: f.state, HeaderProblem: f.problem,
+			Salt: f.header.salt, BaseSeq: f.header.base, LastSeq: f.end.seq, Records: f.records,
+			EndOffset: f.end.offset, Reason: f.reason(), SeenSeq: f.seen, DurableSeq: f.durable,
+		}
+	}
+	return reports
 }

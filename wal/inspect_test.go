@@ -12,14 +12,14 @@ import (
 // Inspect sees what Open sees, at any point in the life of a wal, and changes nothing.
 func TestInspectSeesWhatOpenSees(t *testing.T) {
 	dir := t.TempDir()
-	j, err := Create(vfs.OS, dir, 4*MinSize, 7)
+	l, err := Create(vfs.OS, dir, 4*MinSize, 7)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer j.Close()
+	defer l.Close()
 	appendOne := func() {
 		t.Helper()
-		if err := j.Append(&Commit{Seq: j.LastSeq() + 1, Small: fmt.Appendf(nil, "commit %d", j.LastSeq()+1)}); err != nil {
+		if err := l.Append(&Commit{Seq: l.LastSeq() + 1, Small: fmt.Appendf(nil, "commit %d", l.LastSeq()+1)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -59,13 +59,13 @@ func TestInspectSeesWhatOpenSees(t *testing.T) {
 	appendOne()
 	appendOne()
 	check(2)
-	if err := j.Switch(); err != nil {
+	if err := l.Switch(); err != nil {
 		t.Fatal(err)
 	}
 	check(2)
 	appendOne()
 	check(3)
-	if err := j.Sync(); err != nil {
+	if err := l.Sync(); err != nil {
 		t.Fatal(err)
 	}
 	check(3)
@@ -76,14 +76,14 @@ func TestInspectOfMissingOrCutFiles(t *testing.T) {
 	if _, err := Inspect(vfs.OS, dir); err == nil {
 		t.Error("no files, no error")
 	}
-	j, err := Create(vfs.OS, dir, 4*MinSize, 0)
+	l, err := Create(vfs.OS, dir, 4*MinSize, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Append(&Commit{Seq: 1}); err != nil {
+	if err := l.Append(&Commit{Seq: 1}); err != nil {
 		t.Fatal(err)
 	}
-	j.Close()
+	l.Close()
 	for _, size := range []int64{headerSize + 100, headerSize, headerSize - 1, 1, 0} {
 		if err := os.Truncate(filepath.Join(dir, "wal.0"), size); err != nil {
 			t.Fatal(err)

@@ -4,11 +4,16 @@
 //
 // # Files
 //
-// Two segment files, wal.0 and wal.1, are preallocated and mapped shared. An append is
-// a memory copy into the mapping: no system call, no allocation, and no way to run out of disk.
-// One segment is active and takes appends. When it is full, [Log.Switch] seals it and goes
-// on in the other; the caller folds the sealed one into its own files, then releases it.
-// The format of a segment's header is drawn in header.go, that of a record in record.go.
+// Two segment files, wal.0 and wal.1, are mapped shared, and kept without a descriptor. Their
+// blocks are there before anything is stored to them. So an append is a memory copy into the
+// mapping: no system call, no allocation, and no way to run out of disk. One segment is active and
+// takes appends. When it is full, [Log.Switch] seals it and goes on in the other; the caller
+// checkpoints the sealed one, that is puts it into its own files, then releases it. The format of
+// a segment's header is drawn in header.go, that of a record in record.go.
+//
+// A segment begins with 32 KiB. One that was full gets twice the size of the larger of the two
+// when it is released, up to the full size given to [Create]. Only a commit larger than that makes
+// one grow further, and then until it is released.
 //
 // # What survives
 //
@@ -65,21 +70,24 @@ type Range struct {
 	Offset, Len uint32
 }
 
-// Log is an open wal. One goroutine at a time may call Append, Switch, Reserve and
+// Log is an open wal. One goroutine at a time may call Append, Switch, Reserve, Faults and
 // Reset; Sync and the methods of [Sealed] may run on other goroutines meanwhile.
 type Log struct {
-	dir  string
-	size int64 // standard size of a segment file, in bytes
+	dir   string
+	size  int64 // full size of a segment file, in bytes
+	first int64 // that of a new one, if it is not less
 
-	// syncMu is held by whoever syncs a file, so that syncs happen one after the other.
-	// It is taken before mu, which is never held during a sync of Sync or Sealed.
+	// Locks are taken in this order. sizeMu is held by whoever gives a file another size; syncMu
+	// by whoever syncs records, so that syncs happen one after the other; mu is never held during
+	// a sync of Sync or Sealed.
+	sizeMu sync.Mutex
 	syncMu sync.Mutex
 
 	mu       sync.Mutex
 	segments [2]*segment
 	active   *segment
 	sealed   *segment // nil: the segment that is not active is free
-	durable  uint64   // commits up to this one are synced here or folded by the caller
+	durable  uint64   // commits up to this one are synced here or checkpointed by the caller
 	written  uint64
 	ready    bool // Create or Reset has been done
 	closed   bool
@@ -87,52 +95,71 @@ type Log struct {
 	newSalt  func() uint64
 }
 
-// Create makes a wal of two segments of size bytes each in dir, empty, with base as the
-// sequence number of the last commit before it. Files of the same names are overwritten. All
-// of it is durable when Create returns.
-func Create(fsys vfs.FS, dir string, size int64, base uint64) (*Log, error) {
-	j, err := openFiles(fsys, dir, size, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return nil, err
-	}
-	if err := j.Reset(base); err != nil {
-		return nil, errors.Join(err, j.Close())
-	}
-	if err := fsys.SyncDir(dir); err != nil {
-		return nil, errors.Join(fmt.Errorf("wal: %w", err), j.Close())
-	}
-	return j, nil
-}
+var segmentNames = [2]string{"wal.0", "wal.1"}
 
-// Open opens the wal in dir for [Log.Replay]; nothing is written until
-// [Log.Reset]. Files of any content and length are accepted: damage is reported by Replay
-// and [Log.Report]. The segments get size bytes each at Reset.
-func Open(fsys vfs.FS, dir string, size int64) (*Log, error) {
-	j, err := openFiles(fsys, dir, size, os.O_RDWR)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range j.segments {
-		if err := s.scan(); err != nil {
-			return nil, errors.Join(err, j.Close())
-		}
-	}
-	return j, nil
-}
-
-func openFiles(fsys vfs.FS, dir string, size int64, flag int) (*Log, error) {
+func newLog(fsys vfs.FS, dir string, size int64) (*Log, error) {
 	if size < MinSize || size > maxSize {
-		return nil, fmt.Errorf("wal: segment size %d is not in [%d, %d]", size, int64(MinSize), int64(maxSize))
+		return nil, fmt.Errorf("wal: segment size %d is not in [%d, %d]",
+			size, int64(MinSize), int64(maxSize))
 	}
-	j := &Log{dir: dir, size: size &^ 7, newSalt: randomSalt}
-	for i, name := range []string{"wal.0", "wal.1"} {
-		s, err := openSegment(fsys, filepath.Join(dir, name), flag)
-		if err != nil {
-			return nil, errors.Join(err, j.Close())
+	l := &Log{dir: dir, size: size &^ 7, first: firstSize, newSalt: randomSalt}
+	for i, name := range segmentNames {
+		l.segments[i] = &segment{fsys: fsys, path: filepath.Join(dir, name)}
+	}
+	return l, nil
+}
+
+// Create makes a wal in dir, empty, with base as the sequence number of the last commit before
+// it. size is the full size of each of the two segments in bytes; the files begin smaller. Files
+// of the same names are overwritten. All of it is durable when Create returns.
+func Create(fsys vfs.FS, dir string, size int64, base uint64) (*Log, error) {
+	l, err := newLog(fsys, dir, size)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.create(fsys, base); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func (l *Log) create(fsys vfs.FS, base uint64) error {
+	if err := l.resetTo(base, os.O_RDWR|os.O_CREATE|os.O_TRUNC); err != nil {
+		return err
+	}
+	if err := fsys.SyncDir(l.dir); err != nil {
+		return fmt.Errorf("wal: %w", err)
+	}
+	return nil
+}
+
+// Open reads the wal in dir for [Log.Replay]; nothing is written until [Log.SyncFiles] or
+// [Log.Reset]. Files of any content and length are accepted: damage is reported by Replay
+// and [Log.Report]. The error is [ErrVersion] for a format that this program does not know.
+//
+// The segments keep the full size that they were created with. size is for a wal that does not
+// tell it any more.
+func Open(fsys vfs.FS, dir string, size int64) (*Log, error) {
+	l, err := newLog(fsys, dir, size)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.read(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Log) read() error {
+	for _, s := range l.segments {
+		if err := s.read(); err != nil {
+			return err
 		}
-		j.segments[i] = s
+		if s.found.header.full != 0 {
+			l.size = s.found.header.full &^ 7
+		}
 	}
-	return j, nil
+	return nil
 }
 
 func randomSalt() uint64 {
@@ -142,13 +169,13 @@ func randomSalt() uint64 {
 }
 
 // usable is nil when the wal takes commits. It is called with mu held.
-func (j *Log) usable() error {
+func (l *Log) usable() error {
 	switch {
-	case j.closed:
-		return fmt.Errorf("wal %s: %w", j.dir, fs.ErrClosed)
-	case j.failed != nil:
-		return j.failed
-	case !j.ready:
+	case l.closed:
+		return fmt.Errorf("wal %s: %w", l.dir, fs.ErrClosed)
+	case l.failed != nil:
+		return l.failed
+	case !l.ready:
 		return errNotReset
 	}
 	return nil
@@ -157,47 +184,48 @@ func (j *Log) usable() error {
 // fail remembers the first failure for good: after a failed sync the kernel may have dropped the
 // dirty pages and marked them clean, so a later sync that succeeds proves nothing.
 // It is called with mu held.
-func (j *Log) fail(cause error) error {
-	if j.failed == nil {
-		j.failed = fmt.Errorf("wal %s: %w: %w", j.dir, ErrFailed, cause)
+func (l *Log) fail(cause error) error {
+	if l.failed == nil {
+		l.failed = fmt.Errorf("wal %s: %w: %w", l.dir, ErrFailed, cause)
 	}
-	return j.failed
+	return l.failed
 }
 
 // Append adds c to the active segment. After it returns nil the commit survives a kill of the
 // process; it survives a power cut after the next Sync. The error is [ErrFull] when the segment
-// has no room: then Switch and, for a commit larger than a segment, Reserve, make some.
+// has no room: then Switch and, for a commit larger than a segment, Reserve, make some. It is
+// [ErrTooLarge] when no segment can hold it.
 // Append changes nothing when it returns an error, and does not allocate.
-func (j *Log) Append(c *Commit) error {
+func (l *Log) Append(c *Commit) error {
 	size, inside := measure(c)
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if err := j.usable(); err != nil {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
 		return err
 	}
-	if c.Seq != j.active.last+1 {
-		return fmt.Errorf("wal %s: commit %d appended after commit %d", j.dir, c.Seq, j.active.last)
+	if c.Seq != l.active.last+1 {
+		return fmt.Errorf("wal %s: commit %d appended after commit %d", l.dir, c.Seq, l.active.last)
 	}
-	if !inside {
-		return fmt.Errorf("wal %s: commit %d: a range lies outside of the memory of %d bytes", j.dir, c.Seq, len(c.Memory))
+	if !inside || size > MaxRecord || c.Seq > MaxSeq {
+		return fmt.Errorf("wal %s: %w", l.dir, refusal(c, size, inside))
 	}
-	s := j.active
+	s := l.active
 	if size > s.free() {
 		return ErrFull
 	}
 	if !s.begun {
-		s.begin(j.freshSalt(s), j.durable)
+		s.begin(l.freshSalt(s), l.durable)
 	}
-	s.append(c, size, j.durable)
-	j.written += uint64(size)
+	s.append(c, size, l.durable)
+	l.written += uint64(size)
 	return nil
 }
 
-// freshSalt is a salt whose part in the checksums differs from that of the segment's life
+// freshSalt is a salt whose part in the checksums differs from that of the segment's generation
 // before, so that a record left from it cannot be valid behind the same predecessor.
-func (j *Log) freshSalt(s *segment) uint64 {
+func (l *Log) freshSalt(s *segment) uint64 {
 	for {
-		salt := j.newSalt()
+		salt := l.newSalt()
 		if salt != 0 && mix(salt) != mix(s.header.salt) {
 			return salt
 		}
@@ -209,57 +237,60 @@ func (j *Log) freshSalt(s *segment) uint64 {
 // The sealed segment is synced before the active one: the records of the active segment are
 // worth nothing without those before them. Every record notes up to which commit all was
 // durable when it was written, which is how damage is told from a torn tail.
-func (j *Log) Sync() error {
-	j.syncMu.Lock()
-	defer j.syncMu.Unlock()
-	j.mu.Lock()
-	err := j.usable()
+func (l *Log) Sync() error {
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	l.mu.Lock()
+	err := l.usable()
 	var todo [2]unsynced
 	if err == nil {
-		if j.sealed != nil {
-			todo[0] = j.sealed.unsynced()
+		if l.sealed != nil {
+			todo[0] = l.sealed.unsynced()
 		}
-		todo[1] = j.active.unsynced()
+		todo[1] = l.active.unsynced()
 	}
-	j.mu.Unlock()
+	l.mu.Unlock()
 	for _, u := range todo {
 		if err == nil {
-			err = j.sync(u)
+			err = l.sync(u)
 		}
 	}
 	return err
 }
 
-// unsynced is a part of a segment's life that may not be on the disk yet.
+// unsynced is a part of a segment's generation that may not be on the disk yet.
 type unsynced struct {
-	seg  *segment // nil: all is synced
-	tail int64
-	last uint64
+	seg     *segment // nil: all is synced
+	mapping vfs.Mapping
+	tail    int64
+	last    uint64
 }
 
 func (s *segment) unsynced() unsynced {
 	if !s.begun || s.synced == s.tail {
 		return unsynced{}
 	}
-	return unsynced{s, s.tail, s.last}
+	return unsynced{s, s.mapping, s.tail, s.last}
 }
 
 // sync is called with syncMu held, which Release takes, too: so the segment that u is about is
-// not begun anew meanwhile, which would be synced before the one that it then follows.
-func (j *Log) sync(u unsynced) error {
+// not begun anew meanwhile, which would be synced before the one that it then follows, and its
+// mapping stays.
+func (l *Log) sync(u unsynced) error {
 	if u.seg == nil {
 		return nil
 	}
-	err := u.seg.file.Sync()
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	err := u.mapping.Sync()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err != nil {
-		return j.fail(err)
+		return l.fail(err)
 	}
+	u.seg.warmth.cool(u.tail)
 	u.seg.synced = u.tail
-	j.durable = max(j.durable, u.last)
+	l.durable = max(l.durable, u.last)
 	if u.seg.tail == u.tail {
-		u.seg.putEndMark(j.durable) // it tells from now on how far this sync went
+		u.seg.putEndMark(l.durable) // it tells from now on how far this sync went
 	}
 	return nil
 }
@@ -271,64 +302,67 @@ func (j *Log) sync(u unsynced) error {
 // names the salt, the end and the last checksum of the sealed one. If a power cut keeps the new
 // segment and tears the sealed one, the two no longer fit together and the new one is not
 // replayed; and Sync never syncs the new one before the sealed one. The free segment that is
-// overwritten held only commits that its release had declared folded for good.
-func (j *Log) Switch() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if err := j.usable(); err != nil {
+// overwritten held only commits that its release had declared durable elsewhere.
+func (l *Log) Switch() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
 		return err
 	}
-	if !j.active.begun {
+	if !l.active.begun {
 		return nil
 	}
-	if j.sealed != nil {
+	if l.sealed != nil {
 		return ErrBusy
 	}
-	old, next := j.active, j.other(j.active)
-	next.prepare(old.last, link{salt: old.header.salt, end: old.tail, chain: old.chain})
-	j.sealed, j.active = old, next
+	old, next := l.active, l.other(l.active)
+	before := link{salt: old.header.salt, end: old.tail, chain: old.chain}
+	next.prepare(old.last, before, l.size)
+	l.sealed, l.active = old, next
 	return nil
 }
 
-func (j *Log) other(s *segment) *segment {
-	if s == j.segments[0] {
-		return j.segments[1]
+func (l *Log) other(s *segment) *segment {
+	if s == l.segments[0] {
+		return l.segments[1]
 	}
-	return j.segments[0]
+	return l.segments[0]
 }
 
 // Reserve makes sure that a record of n bytes ([RecordSize]) fits into the active segment,
-// which is grown if need be. That needs an empty segment: call Switch before. An error for want
-// of disk space leaves the wal as it was. The segment gets its standard size back at release.
-func (j *Log) Reserve(n int64) error {
-	j.syncMu.Lock()
-	defer j.syncMu.Unlock()
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if err := j.usable(); err != nil {
+// which is grown if need be. That needs an empty segment: call Switch before. An error, for want
+// of disk space or another one but for that of a sync, leaves the wal as it was. A segment that is
+// grown beyond its full size gets that back at release.
+func (l *Log) Reserve(n int64) error {
+	l.sizeMu.Lock()
+	defer l.sizeMu.Unlock()
+	l.mu.Lock()
+	err := l.usable()
+	s := l.active
+	switch {
+	case err != nil:
+	case n <= s.free():
+		l.mu.Unlock()
+		return nil
+	case n > MaxRecord:
+		err = fmt.Errorf("wal %s: %w: a record of %d bytes, the largest has %d",
+			l.dir, ErrTooLarge, n, int64(MaxRecord))
+	case s.begun:
+		err = fmt.Errorf("%w: %s holds records, switch before growing it", ErrBusy, s.path)
+	}
+	size := max(l.segments[0].size(), l.segments[1].size())
+	l.mu.Unlock()
+	if err != nil {
 		return err
 	}
-	s := j.active
-	switch {
-	case n <= s.free():
-		return nil
-	case n > maxSize-headerSize:
-		return fmt.Errorf("wal %s: a record of %d bytes is larger than a segment can be (%d bytes)", j.dir, n, int64(maxSize))
-	case s.begun:
-		return fmt.Errorf("%w: %s holds records, switch before growing it", ErrBusy, s.file.Name())
+	want := headerSize + n
+	if want > l.size {
+		return l.grow(s, min(pageUp(want+endMarkSize), maxSize), false)
 	}
-	return j.resize(s, headerSize+n+endMarkSize, false)
-}
-
-// resize changes the file of an idle segment. A failure that leaves the segment without a
-// mapping, or with an unknown content on the disk, ends the wal; another leaves all as it was.
-// It is called with syncMu and mu held.
-func (j *Log) resize(s *segment, size int64, zero bool) error {
-	err := s.resize(size, zero)
-	if err != nil && (s.mapping == nil && s.fileSize >= headerSize || errors.Is(err, errSync)) {
-		return j.fail(err)
+	for size < want {
+		size *= 2
 	}
-	return err
+	return l.grow(s, min(size, l.size), true)
 }
 
 // Reset empties the wal for good: base is the sequence number of the last commit, and
@@ -338,108 +372,59 @@ func (j *Log) resize(s *segment, size int64, zero bool) error {
 // It is the only place where a sequence number may be used a second time, after a power cut
 // that took commits away. That is why both segments are durably empty before it returns: a
 // leftover of the lost commits must never be taken for the continuation of the new ones. A crash
-// half way leaves segments whose records are all folded or cannot be reached.
-func (j *Log) Reset(base uint64) error {
-	j.syncMu.Lock()
-	defer j.syncMu.Unlock()
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.closed {
-		return fmt.Errorf("wal %s: %w", j.dir, fs.ErrClosed)
+// half way leaves segments whose records are all checkpointed or cannot be reached.
+func (l *Log) Reset(base uint64) error { return l.resetTo(base, os.O_RDWR) }
+
+func (l *Log) resetTo(base uint64, flag int) error {
+	l.sizeMu.Lock()
+	defer l.sizeMu.Unlock()
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	l.mu.Lock()
+	err := l.failed
+	if l.closed {
+		err = fmt.Errorf("wal %s: %w", l.dir, fs.ErrClosed)
 	}
-	if j.failed != nil {
-		return j.failed
+	if base > MaxSeq {
+		err = fmt.Errorf("wal %s: commit %d: the largest sequence number is %d",
+			l.dir, base, uint64(MaxSeq))
 	}
-	j.ready = false
-	for _, s := range j.segments {
-		// First the header, then the length: a header that promises more bytes than the file
-		// has is reported as damage.
-		resize := int64(len(s.mapping)) != j.size || s.fileSize != j.size
-		if s.mapping != nil {
-			s.putIdle(base)
-			err := error(nil)
-			if resize {
-				err = s.writeAgain(headerBytes) // see SyncFiles: it may have been idle in the page cache only
-			}
-			if err == nil {
-				err = s.file.Sync()
-			}
-			if err != nil {
-				return j.fail(err)
-			}
+	if err == nil {
+		l.ready = false
+	}
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for _, s := range l.segments {
+		if err := l.reset(s, base, flag); err != nil {
+			return err
 		}
-		if resize {
-			if err := j.resize(s, j.size, true); err != nil {
-				return err
-			}
-			s.putIdle(base)
-			if err := s.file.Sync(); err != nil {
-				return j.fail(err)
-			}
-		}
-		s.prepare(base, link{})
 	}
-	j.active, j.sealed, j.durable, j.ready = j.segments[0], nil, base, true
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.segments {
+		if s.found.header.salt != 0 {
+			s.header.salt = s.found.header.salt // the next one will differ
+		}
+		s.prepare(base, link{}, l.size)
+		s.found = found{}
+	}
+	l.active, l.sealed, l.durable, l.ready = l.segments[0], nil, base, true
 	return nil
 }
 
-// Close unmaps and closes the files. It does not sync. No method of a Sealed may be running.
-func (j *Log) Close() error {
-	j.syncMu.Lock()
-	defer j.syncMu.Unlock()
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.closed {
+// Close gives the mappings back. It does not sync. No method of a Sealed may be running.
+func (l *Log) Close() error {
+	l.sizeMu.Lock()
+	defer l.sizeMu.Unlock()
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
 		return nil
 	}
-	j.closed = true
-	var errs []error
-	for _, s := range j.segments {
-		if s != nil {
-			s.mapping = nil
-			errs = append(errs, s.file.Close())
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// LastSeq is the sequence number of the last commit appended, or the base of the last Reset;
-// 0 between Open and Reset.
-func (j *Log) LastSeq() uint64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.active == nil {
-		return 0
-	}
-	return j.active.last
-}
-
-// Size is the standard size of a segment file, in bytes.
-func (j *Log) Size() int64 { return j.size }
-
-// Used is the number of bytes that records take in the active segment.
-func (j *Log) Used() int64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.active == nil || !j.active.begun {
-		return 0
-	}
-	return j.active.tail - headerSize
-}
-
-// Free is the size of the largest record that fits into the active segment.
-func (j *Log) Free() int64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.active == nil || j.closed {
-		return 0
-	}
-	return j.active.free()
-}
-
-// Written is the number of bytes of all records appended since Create or Open.
-func (j *Log) Written() uint64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.written
+	l.closed = true
+	return errors.Join(l.segments[0].setMapping(nil), l.segments[1].setMapping(nil))
 }

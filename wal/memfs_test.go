@@ -30,7 +30,7 @@ type memFile struct {
 	fs       *memFS
 	name     string
 	data     []byte
-	mapped   int
+	mapped   int        // mappings that there are
 	seen     []byte     // content at the last look
 	versions [][][]byte // of each sector: all contents that may be on the disk
 	lengths  []int      // all lengths that may be on the disk
@@ -47,7 +47,7 @@ func (m *memFS) OpenFile(path string, flag int, _ fs.FileMode) (vfs.File, error)
 		m.files[path] = f
 	}
 	if flag&os.O_TRUNC != 0 {
-		f.data = f.data[:0]
+		f.setLength(0)
 	}
 	return f, nil
 }
@@ -68,7 +68,7 @@ func (f *memFile) op(name string) error {
 func (f *memFile) Name() string         { return f.name }
 func (f *memFile) Size() (int64, error) { return int64(len(f.data)), nil }
 func (f *memFile) OSFile() *os.File     { return nil }
-func (f *memFile) Close() error         { f.mapped = 0; return nil }
+func (f *memFile) Close() error         { return nil }
 
 func (f *memFile) ReadAt(p []byte, offset int64) (int, error) {
 	n := copy(p, f.data[min(offset, int64(len(f.data))):])
@@ -102,31 +102,52 @@ func (f *memFile) Allocate(offset, length int64) error {
 	return nil
 }
 
+// setLength keeps the place of a mapped file, which may become longer only.
 func (f *memFile) setLength(n int) {
-	if n == len(f.data) {
+	switch {
+	case n == len(f.data):
 		return
+	case f.mapped > 0 && n < len(f.data):
+		panic("a mapped file is cut")
+	case n <= cap(f.data):
+		old := len(f.data)
+		f.data = f.data[:n]
+		clear(f.data[min(old, n):])
+	case f.mapped > 0:
+		panic("a mapped file grows beyond what Map has set aside")
+	default:
+		data := make([]byte, n)
+		copy(data, f.data)
+		f.data = data
 	}
-	if f.mapped > 0 {
-		panic("the length of a mapped file is changed") // would move it
-	}
-	data := make([]byte, n)
-	copy(data, f.data)
-	f.data = data
 	f.look()
 }
 
-func (f *memFile) Map(length int64) ([]byte, error) {
+type memMapping struct {
+	f     *memFile
+	bytes []byte
+}
+
+func (f *memFile) MapShared(length int64) (vfs.Mapping, error) {
 	if err := f.op("map"); err != nil {
 		return nil, err
 	}
 	if length > int64(len(f.data)) {
 		return nil, fmt.Errorf("map %d bytes of %d", length, len(f.data))
 	}
-	f.mapped = int(length)
-	return f.data[:length:length], nil
+	if f.mapped == 0 {
+		data := make([]byte, len(f.data), 4*len(f.data)+1<<19)
+		copy(data, f.data)
+		f.data = data
+	}
+	f.mapped++
+	return &memMapping{f, f.data[:length:length]}, nil
 }
 
-func (f *memFile) Unmap([]byte) error { f.mapped = 0; return nil }
+func (m *memMapping) Bytes() []byte         { return m.bytes }
+func (m *memMapping) Sync() error           { return m.f.Sync() }
+func (m *memMapping) Prefault(int64, int64) {}
+func (m *memMapping) Unmap() error          { m.f.mapped--; return nil }
 
 func (f *memFile) Sync() error {
 	if err := f.op("sync"); err != nil {
@@ -209,9 +230,9 @@ func (m *memFS) cut(r *rand.Rand) *memFS {
 
 func mustCreate(t testing.TB, fsys vfs.FS, size int64, base uint64) *Log {
 	t.Helper()
-	j, err := Create(fsys, "", size, base)
+	l, err := Create(fsys, "", size, base)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return j
+	return l
 }

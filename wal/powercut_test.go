@@ -22,7 +22,7 @@ type model struct {
 	t       *rapid.T
 	r       *rand.Rand
 	m       *memFS
-	j       *Log
+	l       *Log
 	commits []logged // commits[i] has sequence number i+1
 	durable uint64   // Sync has returned for all up to this one
 	folded  uint64
@@ -46,11 +46,11 @@ func (d *model) crash() {
 
 // found recovers from a disk and checks that what is found is a prefix of what was appended.
 func (d *model) found(m *memFS) (last uint64, torn bool) {
-	j, err := Open(m, "", d.j.Size())
+	l, err := Open(m, "", d.l.Size())
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	rec, err := j.Replay(d.folded, func(r Record) error {
+	rec, err := l.Replay(d.folded, func(r Record) error {
 		if r.Seq > uint64(len(d.commits)) {
 			return fmt.Errorf("commit %d was never appended", r.Seq)
 		}
@@ -72,19 +72,19 @@ func (d *model) append(reserve bool) {
 	}
 	c := randomCommit(d.r, uint64(len(d.commits)+1), largest)
 	if reserve {
-		if err := d.j.Switch(); errors.Is(err, ErrBusy) {
+		if err := d.l.Switch(); errors.Is(err, ErrBusy) {
 			return
 		}
-		if err := d.j.Reserve(RecordSize(c)); err != nil {
+		if err := d.l.Reserve(RecordSize(c)); err != nil {
 			d.t.Fatal(err)
 		}
 	}
-	err := d.j.Append(c)
+	err := d.l.Append(c)
 	if errors.Is(err, ErrFull) && !reserve {
-		if err := d.j.Switch(); errors.Is(err, ErrBusy) {
+		if err := d.l.Switch(); errors.Is(err, ErrBusy) {
 			return
 		}
-		err = d.j.Append(c)
+		err = d.l.Append(c)
 	}
 	if err != nil {
 		d.t.Fatal(err)
@@ -94,14 +94,14 @@ func (d *model) append(reserve bool) {
 
 func (d *model) sync() {
 	n := uint64(len(d.commits))
-	if err := d.j.Sync(); err != nil {
+	if err := d.l.Sync(); err != nil {
 		d.t.Fatal(err)
 	}
 	d.durable = n
 }
 
 func (d *model) fold() {
-	s := d.j.Sealed()
+	s := d.l.Sealed()
 	if s == nil {
 		return
 	}
@@ -126,7 +126,7 @@ func (d *model) recover(m *memFS) {
 	d.folded, d.durable = last, last
 	var err error
 	d.m = m
-	if d.j, err = Open(d.m, "", d.j.Size()); err != nil {
+	if d.l, err = Open(d.m, "", d.l.Size()); err != nil {
 		d.t.Fatal(err)
 	}
 	if d.r.IntN(2) == 0 { // a crash during Reset must leave the same
@@ -140,7 +140,7 @@ func (d *model) recover(m *memFS) {
 			return nil
 		}
 	}
-	if err := d.j.Reset(last); err != nil {
+	if err := d.l.Reset(last); err != nil {
 		d.t.Fatal(err)
 	}
 	d.m.before = hook
@@ -151,7 +151,7 @@ func TestCrashAtAnyPointLeavesAPrefix(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		d := &model{t: rt, m: newMemFS()}
 		d.r = rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
-		d.j = mustCreate(t, d.m, MinSize+int64(8*rapid.IntRange(0, 100).Draw(rt, "size")), 0)
+		d.l = mustCreate(t, d.m, MinSize+int64(8*rapid.IntRange(0, 100).Draw(rt, "size")), 0)
 		d.m.before = func(op string, _ *memFile) error {
 			if op != "map" { // nothing changes between it and the operation before
 				d.crash()
@@ -165,11 +165,11 @@ func TestCrashAtAnyPointLeavesAPrefix(t *testing.T) {
 			case "sync":
 				d.sync()
 			case "switch":
-				if err := d.j.Switch(); err != nil && !errors.Is(err, ErrBusy) {
+				if err := d.l.Switch(); err != nil && !errors.Is(err, ErrBusy) {
 					rt.Fatal(err)
 				}
 			case "seal":
-				if s := d.j.Sealed(); s != nil {
+				if s := d.l.Sealed(); s != nil {
 					if err := s.Sync(); err != nil {
 						rt.Fatal(err)
 					}
@@ -181,7 +181,7 @@ func TestCrashAtAnyPointLeavesAPrefix(t *testing.T) {
 			case "reset": // a clean end
 				d.folded = uint64(len(d.commits))
 				d.durable = d.folded
-				if err := d.j.Reset(d.folded); err != nil {
+				if err := d.l.Reset(d.folded); err != nil {
 					rt.Fatal(err)
 				}
 			case "kill":
@@ -203,11 +203,11 @@ func TestCreateIsDurable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rec.Close()
-	j, err := Create(rec.FS(), dir, MinSize, 7)
+	l, err := Create(rec.FS(), dir, MinSize, 7)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer j.Close()
+	defer l.Close()
 	rec.Before = func(*faultfs.Op) { err = rec.CutNothing().Write(after) }
 	rec.Point()
 	if err != nil {
@@ -221,9 +221,9 @@ func TestCreateIsDurable(t *testing.T) {
 // TestPowerCutWhileAGrownSegmentIsCutBack: a header that promises more than the file has would be taken for damage.
 func TestPowerCutWhileAGrownSegmentIsCutBack(t *testing.T) {
 	m := newMemFS()
-	j := mustCreate(t, m, MinSize, 0)
+	l := mustCreate(t, m, MinSize, 0)
 	large := text(1, strings.Repeat("large", 50_000))
-	for _, err := range []error{j.Reserve(RecordSize(large)), j.Append(large), j.Switch(), j.Sealed().Sync()} {
+	for _, err := range []error{l.Reserve(RecordSize(large)), l.Append(large), l.Switch(), l.Sealed().Sync()} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,24 +237,24 @@ func TestPowerCutWhileAGrownSegmentIsCutBack(t *testing.T) {
 		}
 		return nil
 	}
-	if err := j.Sealed().Release(); err != nil {
+	if err := l.Sealed().Release(); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func mustOpen(t testing.TB, m *memFS) *Log {
 	t.Helper()
-	j, err := Open(m, "", MinSize)
+	l, err := Open(m, "", MinSize)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return j
+	return l
 }
 
-func appendAll(t testing.TB, j *Log, texts ...string) {
+func appendAll(t testing.TB, l *Log, texts ...string) {
 	t.Helper()
 	for _, s := range texts {
-		if err := j.Append(text(j.LastSeq()+1, s)); err != nil {
+		if err := l.Append(text(l.LastSeq()+1, s)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -273,18 +273,18 @@ func texts(commits []logged) string {
 func TestRecordsOfAnOlderLifeAreNotReplayed(t *testing.T) {
 	for _, resized := range []bool{false, true} {
 		m := newMemFS()
-		j := mustCreate(t, m, MinSize, 0)
-		appendAll(t, j, "a1", "a2", "a3", "a4", "a5", "a6")
-		if err := j.Sync(); err != nil {
+		l := mustCreate(t, m, MinSize, 0)
+		appendAll(t, l, "a1", "a2", "a3", "a4", "a5", "a6")
+		if err := l.Sync(); err != nil {
 			t.Fatal(err)
 		}
-		if err := j.Reset(0); err != nil {
+		if err := l.Reset(0); err != nil {
 			t.Fatal(err)
 		}
-		appendAll(t, j, "a1", "a2", "b3") // the same bytes, as far as the caller's go
+		appendAll(t, l, "a1", "a2", "b3") // the same bytes, as far as the caller's go
 		if resized {
 			// Even without an end mark.
-			clear(m.files["wal.0"].data[j.segments[0].tail:][:endMarkSize])
+			clear(m.files["wal.0"].data[l.segments[0].tail:][:endMarkSize])
 		}
 		got, rec, err := recovered(t, m, "", 0)
 		if texts(got) != "a1 a2 b3" || rec.Torn || err != nil {
@@ -303,11 +303,11 @@ func TestRecordFitsOnlyBehindItsOwnPredecessor(t *testing.T) {
 	var tail int64
 	for _, first := range []string{"a1", "b1"} {
 		m := newMemFS()
-		j := mustCreate(t, m, MinSize, 0)
-		j.newSalt = func() uint64 { return 42 }
-		appendAll(t, j, first)
-		tail = j.segments[0].tail
-		appendAll(t, j, "2")
+		l := mustCreate(t, m, MinSize, 0)
+		l.newSalt = func() uint64 { return 42 }
+		appendAll(t, l, first)
+		tail = l.segments[0].tail
+		appendAll(t, l, "2")
 		disks = append(disks, m)
 	}
 	copy(disks[0].files["wal.0"].data[tail:], disks[1].files["wal.0"].data[tail:])
@@ -320,12 +320,12 @@ func TestRecordFitsOnlyBehindItsOwnPredecessor(t *testing.T) {
 // older one, which was not synced.
 func TestTornOlderSegmentEndsTheReplay(t *testing.T) {
 	m := newMemFS()
-	j := mustCreate(t, m, MinSize, 0)
-	appendAll(t, j, "1", "2")
-	lost := j.segments[0].tail
-	appendAll(t, j, "3", "4")
-	j.Switch()
-	appendAll(t, j, "5", "6")
+	l := mustCreate(t, m, MinSize, 0)
+	appendAll(t, l, "1", "2")
+	lost := l.segments[0].tail
+	appendAll(t, l, "3", "4")
+	l.Switch()
+	appendAll(t, l, "5", "6")
 	m.files["wal.0"].data[lost+recordHeaderSize] ^= 1
 
 	got, rec, err := recovered(t, m, "", 0)
@@ -346,11 +346,11 @@ func TestSegmentFollowsOnlyTheLifeItNames(t *testing.T) {
 		var disks []*memFS
 		for _, s := range []string{"a", "b"} {
 			m := newMemFS()
-			j := mustCreate(t, m, MinSize, 0)
-			j.newSalt = func() uint64 { s := salts[0]; salts = salts[1:]; return s }
-			appendAll(t, j, s+"1", s+"2")
-			j.Switch()
-			appendAll(t, j, s+"3")
+			l := mustCreate(t, m, MinSize, 0)
+			l.newSalt = func() uint64 { s := salts[0]; salts = salts[1:]; return s }
+			appendAll(t, l, s+"1", s+"2")
+			l.Switch()
+			appendAll(t, l, s+"3")
 			disks = append(disks, m)
 		}
 		disks[0].put("wal.1", disks[1].files["wal.1"].data)
@@ -365,13 +365,13 @@ func TestSegmentFollowsOnlyTheLifeItNames(t *testing.T) {
 func TestLostSegmentIsDamageIfItWasSynced(t *testing.T) {
 	for _, synced := range []bool{false, true} {
 		m := newMemFS()
-		j := mustCreate(t, m, MinSize, 0)
+		l := mustCreate(t, m, MinSize, 0)
 		idle := string(m.files["wal.0"].data)
-		appendAll(t, j, "1")
-		j.Switch()
-		appendAll(t, j, "2")
+		appendAll(t, l, "1")
+		l.Switch()
+		appendAll(t, l, "2")
 		if synced {
-			if err := j.Sync(); err != nil {
+			if err := l.Sync(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -385,16 +385,17 @@ func TestLostSegmentIsDamageIfItWasSynced(t *testing.T) {
 
 func TestKillWhileAHeaderIsWritten(t *testing.T) {
 	m := newMemFS()
-	j := mustCreate(t, m, MinSize, 0)
-	appendAll(t, j, "1")
-	j.Switch()
-	appendAll(t, j, "2")
-	if err := j.Sealed().Release(); err != nil {
+	l := mustCreate(t, m, MinSize, 0)
+	appendAll(t, l, "1")
+	l.Switch()
+	appendAll(t, l, "2")
+	if err := l.Sealed().Release(); err != nil {
 		t.Fatal(err)
 	}
-	j.Switch()
-	j.active.header.salt = 99
-	h := j.active.header
+	l.Switch()
+	l.active.header.salt = 99
+	h := l.active.header
+	h.size = l.active.size()
 	var b [headerBytes]byte
 	h.encode(&b)
 	data := m.files["wal.0"].data

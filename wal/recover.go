@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// Which segment is replayed onto the state fromSeq that the caller has folded already:
+// Which segment is replayed onto the state fromSeq that the caller has checkpointed already:
 //
 //   - A segment follows the state when its base is not higher than fromSeq: all that was before
-//     it is folded, so the other segment does not matter.
+//     it is checkpointed, so the other segment does not matter.
 //   - A segment follows the other one when its header names the other's salt and exactly the
 //     end and the checksum that were found there. Otherwise the other one is torn, and what was
 //     appended later is not replayed.
@@ -19,7 +19,7 @@ import (
 //
 // Damage is told from a torn tail by what the segments say about the log, in headers, records
 // and end marks: up to which commit it was durable. A commit up to that one which is neither
-// folded nor replayed is damage. They also show up to which commit the log had gone: what is
+// checkpointed nor replayed is damage. They also show up to which commit the log had gone: what is
 // missing of that is legal after a power cut, not after a kill.
 
 // Recovery is what Replay did.
@@ -38,17 +38,17 @@ type Recovery struct {
 // has been called for those before the damage.
 //
 // Replay changes nothing. It is for the time between Open and Reset.
-func (j *Log) Replay(fromSeq uint64, fn func(Record) error) (Recovery, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+func (l *Log) Replay(fromSeq uint64, fn func(Record) error) (Recovery, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	rec := Recovery{LastSeq: fromSeq}
-	if j.closed {
-		return rec, fmt.Errorf("wal %s: %w", j.dir, fs.ErrClosed)
+	if l.closed {
+		return rec, fmt.Errorf("wal %s: %w", l.dir, fs.ErrClosed)
 	}
-	if j.ready {
-		return rec, fmt.Errorf("wal %s: replay after reset", j.dir)
+	if l.ready {
+		return rec, fmt.Errorf("wal %s: replay after reset", l.dir)
 	}
-	older, newer := j.byAge()
+	older, newer := l.byAge()
 	err := error(nil)
 	switch {
 	case newer == nil:
@@ -64,15 +64,16 @@ func (j *Log) Replay(fromSeq uint64, fn func(Record) error) (Recovery, error) {
 	if err != nil {
 		return rec, err
 	}
-	for _, s := range j.segments {
+	for _, s := range l.segments {
 		f := &s.found
 		rec.SeenSeq = max(rec.SeenSeq, f.seen)
 		switch {
 		case f.state == HeaderDamaged:
-			err = fmt.Errorf("%w: %s: %s", ErrCorrupt, s.file.Name(), f.problem)
+			err = fmt.Errorf("%w: %s: %s", ErrCorrupt, s.path, f.problem)
 		case f.durable > rec.LastSeq:
-			err = fmt.Errorf("%w: the log ends at record %d (%s), but %s says that all up to record %d had been synced",
-				ErrCorrupt, rec.LastSeq, j.ends(), s.file.Name(), f.durable)
+			err = fmt.Errorf("%w: the log ends at record %d (%s), "+
+				"but %s says that all up to record %d had been synced",
+				ErrCorrupt, rec.LastSeq, l.ends(), s.path, f.durable)
 		case f.seen > rec.LastSeq:
 			rec.Torn = true
 		}
@@ -84,19 +85,19 @@ func (j *Log) Replay(fromSeq uint64, fn func(Record) error) (Recovery, error) {
 }
 
 // ends says why the records of the open segments end.
-func (j *Log) ends() string {
+func (l *Log) ends() string {
 	var all []string
-	for _, s := range j.segments {
+	for _, s := range l.segments {
 		if s.found.state == HeaderOpen {
-			all = append(all, s.file.Name()+": "+s.found.reason())
+			all = append(all, s.path+": "+s.found.reason())
 		}
 	}
 	return strings.Join(all, "; ")
 }
 
 // byAge gives the open segments; newer is nil when there are less than two, older when none.
-func (j *Log) byAge() (older, newer *segment) {
-	for _, s := range j.segments {
+func (l *Log) byAge() (older, newer *segment) {
+	for _, s := range l.segments {
 		switch {
 		case s.found.state != HeaderOpen:
 		case older == nil:
@@ -116,7 +117,7 @@ func (s *segment) replay(rec *Recovery, fn func(Record) error) error {
 		return nil
 	}
 	f := &s.found
-	_, err := walk(s.life(), &f.header, f.crc, func(r Record) error {
+	err := f.each(func(r Record) error {
 		if r.Seq <= rec.LastSeq {
 			return nil
 		}
@@ -127,32 +128,24 @@ func (s *segment) replay(rec *Recovery, fn func(Record) error) error {
 		rec.Records++
 		return nil
 	})
-	if err == nil && f.cut && !f.marked {
-		err = fmt.Errorf("%w: %s: record %d: %s", ErrCorrupt, s.file.Name(), f.end.seq+1, f.reason())
+	if err != nil {
+		return err
 	}
-	return err
+	if f.cut && !f.marked || f.end.why == faultHole {
+		return fmt.Errorf("%w: %s: record %d: %s", ErrCorrupt, s.path, f.end.seq+1, f.reason())
+	}
+	return nil
 }
 
-// walkEnd is where the valid records of a segment end.
-type walkEnd struct {
-	seq    uint64 // of the last valid record, or the base
-	offset int64  // behind it
-	chain  uint32 // its checksum, or the header's
-	why    fault  // there is no valid record at offset
-}
-
-// walk calls fn for each valid record of a mapping that begins with the header h.
-func walk(mapping []byte, h *header, headerCRC uint32, fn func(Record) error) (walkEnd, error) {
-	e := walkEnd{seq: h.base, offset: headerSize, chain: headerCRC}
-	for {
-		r, length, crc, why := recordAt(mapping, e.offset, e.chain^mix(h.salt), e.seq+1)
-		if why != faultNone {
-			e.why = why
-			return e, nil
-		}
+// each gives the valid records of an open segment. They have been checked when they were read.
+func (f *found) each(fn func(Record) error) error {
+	for b := f.content[headerSize:]; len(b) > 0; {
+		length, _ := lengthOf(b, int64(len(b)))
+		r, _ := splitRecord(b[:length])
 		if err := fn(r); err != nil {
-			return e, err
+			return err
 		}
-		e.seq, e.offset, e.chain = e.seq+1, e.offset+length, crc
+		b = b[length:]
 	}
+	return nil
 }

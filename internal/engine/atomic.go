@@ -34,11 +34,6 @@ type atomicKeeper struct {
 
 	running *checkpointRun // in progress or just finished, nil if none
 
-	// A commit's stores to the log are page faults where the segment has not been stored to since
-	// it was begun or synced. The fault counter must not take those for the guest's.
-	used   int64       // bytes in the active segment, about
-	synced atomic.Bool // since the last commit
-
 	durableMu sync.Mutex // held during a sync that commits wait for
 	durable   uint64     // seq up to which commits are known to survive power loss
 
@@ -67,12 +62,12 @@ func (k *atomicKeeper) commit(meta Meta) error {
 		alone = alone || large
 	}
 	k.phase = keeping
+	faults := k.log.Faults()
 	if err := k.log.Append(&k.record); err != nil {
 		return k.checkLog(err)
 	}
-	const machinePage = 4096
-	faulted := k.synced.Load() && k.synced.Swap(false) || k.used/machinePage != (k.used+size)/machinePage
-	k.used += size
+	// The fault counter of a tracker must not take the log's page faults for the guest's.
+	faulted := k.log.Faults() != faults
 	// From here on a kill brings back this commit.
 	if err := k.adopt(seq, meta.Set); err != nil {
 		return k.poisonWith(err)
@@ -158,7 +153,8 @@ func (k *atomicKeeper) keepPages(seq uint64, alone, faulted bool) error {
 	return nil
 }
 
-// makeRoom goes on in the other segment. A record larger than a segment gets one grown for it.
+// makeRoom goes on in the other segment, which grows if the record needs it. A record is large if no
+// segment of full size holds it: it gets one to itself.
 func (k *atomicKeeper) makeRoom(size int64) (large bool, err error) {
 	if err := k.startCheckpoint(); err != nil {
 		return false, err
@@ -169,7 +165,7 @@ func (k *atomicKeeper) makeRoom(size int64) (large bool, err error) {
 	if err := k.log.Reserve(size); err != nil {
 		return false, k.checkLog(fmt.Errorf("commit of %d bytes: %w", size, err))
 	}
-	return true, nil
+	return size > k.log.Largest(), nil
 }
 
 // checkLog poisons the instance if the log is of no more use.
@@ -208,8 +204,6 @@ func (k *atomicKeeper) startCheckpoint() error {
 	if sealed := k.log.Sealed(); sealed != nil {
 		k.running = k.checkpoint.start(sealed)
 	}
-	k.used = 0
-	k.synced.Store(true) // another segment
 	return nil
 }
 
@@ -286,14 +280,12 @@ func (k *atomicKeeper) syncInBackground() {
 	if err := k.log.Sync(); err != nil && !errors.Is(err, fs.ErrClosed) {
 		_ = k.poisonWith(err)
 	}
-	k.synced.Store(true)
 }
 
 // sync needs no gate: the log can be synced while events append to it.
 func (k *atomicKeeper) sync(context.Context) error { return k.syncLog() }
 
 func (k *atomicKeeper) syncLog() error {
-	defer k.synced.Store(true)
 	switch err := k.log.Sync(); {
 	case errors.Is(err, fs.ErrClosed):
 		return k.closedError()

@@ -24,14 +24,18 @@ type checkpointer struct {
 	logger  *slog.Logger
 	patcher *pagefile.Patcher // nil without a memory
 
-	state *globalsfile.State // the small state as of the last record applied
+	state *globalsfile.State // the small state, as of the last record that has reached it
+	// applied is the last record that has been applied whole. The small state is one record ahead
+	// of it after a failure.
+	applied uint64
 }
 
 // newCheckpointer starts from the small state of the newest slot. Without a memory, the files for
 // it are nil.
 func newCheckpointer(dir string, sidecar *globalsfile.File, slot *globalsfile.State,
 	memory vfs.File, sums *pagefile.Checksums, logger *slog.Logger) *checkpointer {
-	c := &checkpointer{dir: dir, sidecar: sidecar, logger: logger, state: delta.Clone(slot)}
+	c := &checkpointer{dir: dir, sidecar: sidecar, logger: logger, state: delta.Clone(slot),
+		applied: slot.Seq}
 	if memory != nil {
 		c.memory, c.sums = memory, sums
 		c.patcher = pagefile.NewPatcher(memory, sums)
@@ -102,20 +106,24 @@ func (c *checkpointer) run(sealed *wal.Sealed) error {
 	return sealed.Release()
 }
 
-// apply puts one record into the page images and the small state.
+// apply puts one record into the page images and the small state. A run that has failed is done
+// again from its first record on. Then pages are written once more, which is as good as once; but
+// what a record says of the small state is a difference to the one before, and is used once.
 func (c *checkpointer) apply(r wal.Record) error {
-	// First, since it refuses a record that must not be used.
-	if err := applySmall(c.state, r); err != nil {
-		return err
-	}
-	if c.patcher == nil {
-		return nil
-	}
-	for offset, data := range r.Ranges() {
-		if err := c.patcher.Patch(uint64(offset), data); err != nil {
+	if r.Seq > c.state.Seq {
+		// First, since it refuses a record that must not be used.
+		if err := applySmall(c.state, r); err != nil {
 			return err
 		}
 	}
+	if c.patcher != nil {
+		for offset, data := range r.Ranges() {
+			if err := c.patcher.Patch(uint64(offset), data); err != nil {
+				return err
+			}
+		}
+	}
+	c.applied = r.Seq
 	return nil
 }
 

@@ -63,7 +63,7 @@ func Rebuild(fsys vfs.FS, v *View, force bool) (seq uint64, err error) {
 	if v.WAL != nil {
 		// The error, if there is one, is the damage: what came before it has been applied.
 		from := c.state.Seq
-		if _, err := v.WAL.Replay(from, c.apply); err != nil && c.state.Seq != v.State.Seq {
+		if _, err := v.WAL.Replay(from, c.apply); err != nil && c.applied != v.State.Seq {
 			return 0, err
 		}
 	}
@@ -79,7 +79,7 @@ func Rebuild(fsys vfs.FS, v *View, force bool) (seq uint64, err error) {
 		}
 	}
 	// The log comes last: until then a rebuild that is cut off can be run again.
-	log, err := wal.Create(fsys, v.Dir, segmentSize(v.Dir), c.state.Seq)
+	log, err := wal.Create(fsys, v.Dir, v.segmentSize(), c.state.Seq)
 	if err != nil {
 		return 0, err
 	}
@@ -107,10 +107,10 @@ func syncLogAgain(fsys vfs.FS, dir string) error {
 	return nil
 }
 
-// segmentSize is the size of the log's segments, as far as it can still be seen.
-func segmentSize(dir string) int64 {
-	for _, name := range statedir.WALNames {
-		if n := statedir.Size(dir, name); n >= MinWALSize/2 && n <= DefaultWALSize {
+// segmentSize is the full size of the log's segments, as far as it can still be seen.
+func (v *View) segmentSize() int64 {
+	if v.WAL != nil {
+		if n := v.WAL.FullSize(); n >= MinWALSize/2 && n <= MaxWALSize/2 {
 			return n
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"os"
 
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/delta"
@@ -56,20 +55,8 @@ func (s *Store) openAtomic(sidecar *globalsfile.File, memory vfs.File) error {
 	return nil
 }
 
-// openLog opens the log at the size it has: that of the smaller segment, since a large commit may
-// have grown one.
 func (s *Store) openLog() (*wal.Log, error) {
-	size := int64(0)
-	for _, name := range statedir.WALNames {
-		info, err := os.Lstat(s.path(name))
-		if err != nil {
-			return nil, fileError(s.dir, err)
-		}
-		if size == 0 || info.Size() < size {
-			size = info.Size()
-		}
-	}
-	log, err := wal.Open(s.opts.FS, s.dir, max(size, wal.MinSize))
+	log, err := wal.Open(s.opts.FS, s.dir, DefaultWALSize/2)
 	if err != nil {
 		return nil, fileError(s.dir, err)
 	}
