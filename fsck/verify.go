@@ -12,7 +12,6 @@ import (
 	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/statedir"
 
-	"github.com/mmrun/mmrun/rewriter"
 	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
 )
@@ -150,31 +149,6 @@ func (v *verification) checkModule() {
 	if err := v.state.ModuleErr; err != nil {
 		c.problem("%v", err)
 	}
-	if v.state.Fits {
-		v.checkReferences(c)
-	}
-}
-
-// checkReferences looks for functions that the module does not have, which could not be put back.
-func (v *verification) checkReferences(c *Check) {
-	check := func(where string, index int32) {
-		if index < -1 || index >= int32(v.state.Info.FuncCount) {
-			c.problem("%s refers to function %d, the module has %d", where, index, v.state.Info.FuncCount)
-		}
-	}
-	for i, t := range v.state.State.Tables {
-		if v.state.Info.Tables[i].Type != rewriter.FuncRef {
-			continue
-		}
-		for at, index := range t {
-			check(fmt.Sprintf("table %d, entry %d", v.state.Info.Tables[i].Index, at), index)
-		}
-	}
-	for i, g := range v.state.State.Globals {
-		if rewriter.ValType(g.Type) == rewriter.FuncRef {
-			check(fmt.Sprintf("global %d", v.state.Info.Globals[i].Index), int32(g.Lo))
-		}
-	}
 }
 
 func (v *verification) checkWAL() {
@@ -202,7 +176,7 @@ func (v *verification) checkWAL() {
 func (v *verification) checkMemory() error {
 	want := int64(v.state.Slot.MemoryPages) * wasmPageSize
 	if v.state.Fits && v.state.Info.Memory == nil {
-		return nil
+		return v.checkTogether()
 	}
 	c := v.add("memory")
 	memory, err := v.open(statedir.MemoryName)
@@ -234,6 +208,19 @@ func (v *verification) checkMemory() error {
 	return v.checkSums(memory, uint64(v.state.State.MemoryPages)*wasmPageSize)
 }
 
+// checkTogether is for a state without a memory: slot and log are all that there is.
+func (v *verification) checkTogether() error {
+	if v.state.Sidecar.Header.Mode != engine.Atomic {
+		return nil
+	}
+	err := engine.CheckTogether(v.state, nil)
+	if errors.Is(err, errs.ErrCorrupt) {
+		v.add("together").problem("%v", err)
+		return nil
+	}
+	return err
+}
+
 // checkSums holds each page that the wal does not bring forward against its checksum.
 func (v *verification) checkSums(memory vfs.File, size uint64) error {
 	c := v.add("page sums")
@@ -246,7 +233,7 @@ func (v *verification) checkSums(memory vfs.File, size uint64) error {
 		return err
 	}
 	defer sums.Close()
-	switch err := engine.CheckChecksums(sums); {
+	switch err := engine.CheckTogether(v.state, sums); {
 	case errors.Is(err, errs.ErrCorrupt), errors.Is(err, errs.ErrUnsupported):
 		c.problem("%v", err)
 		return nil

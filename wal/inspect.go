@@ -24,6 +24,9 @@ func (v *View) Replay(fromSeq uint64, fn func(Record) error) (Recovery, error) {
 	return v.l.Replay(fromSeq, fn)
 }
 
+// EndSeq is [Log.EndSeq].
+func (v *View) EndSeq(fromSeq uint64) uint64 { return v.l.EndSeq(fromSeq) }
+
 // FullSize is the size up to which the segments of the wal grow, in bytes; 0 if neither of them
 // tells it any more.
 func (v *View) FullSize() int64 {

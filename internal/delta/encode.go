@@ -137,6 +137,9 @@ func (e *Encoder) Meta(old, now []byte) {
 	e.resized = e.resized || len(now) != len(old)
 }
 
+// BindingSize is how many bytes Binding adds to a delta and to what is aligned around it, at most.
+const BindingSize = 32
+
 // Binding notes, in the first commit after a checkpoint, the number of that checkpoint and the one
 // of the stretch of the log that this commit begins (internal/binding).
 func (e *Encoder) Binding(checkpoint, stretch uint64) {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mmrun/mmrun/internal/binding"
 	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/wal"
@@ -33,6 +34,10 @@ type atomicKeeper struct {
 	pending mmapmem.Pending
 
 	running *checkpointRun // in progress or just finished, nil if none
+	number  uint64         // of the newest checkpoint, in progress or done
+
+	// stretch is the number of the log's stretch that the next commit begins; 0 if one has begun it.
+	stretch uint64
 
 	durableMu sync.Mutex // held during a sync that commits wait for
 	durable   uint64     // seq up to which commits are known to survive power loss
@@ -54,18 +59,23 @@ func (k *atomicKeeper) commit(meta Meta) error {
 	// shadows, so that it needs no more memory than the guest itself has asked for.
 	alone := k.mem != nil && k.pending.TooMany()
 	size := wal.RecordSize(&k.record)
-	if size > k.log.Free() {
-		large, err := k.makeRoom(size)
+	if size+delta.BindingSize > k.log.Free() {
+		large, err := k.makeRoom(size + delta.BindingSize)
 		if err != nil {
 			return err
 		}
 		alone = alone || large
+	}
+	if k.stretch != 0 {
+		k.small.Binding(k.number, k.stretch)
+		k.record.Small = k.small.Bytes()
 	}
 	k.phase = keeping
 	faults := k.log.Faults()
 	if err := k.log.Append(&k.record); err != nil {
 		return k.checkLog(err)
 	}
+	k.stretch = 0
 	// The fault counter of a tracker must not take the log's page faults for the guest's.
 	faulted := k.log.Faults() != faults
 	// From here on a kill brings back this commit.
@@ -202,7 +212,8 @@ func (k *atomicKeeper) startCheckpoint() error {
 		return k.checkLog(err)
 	}
 	if sealed := k.log.Sealed(); sealed != nil {
-		k.running = k.checkpoint.start(sealed)
+		k.number, k.stretch = binding.New(), binding.New()
+		k.running = k.checkpoint.start(sealed, k.number)
 	}
 	return nil
 }
@@ -217,7 +228,7 @@ func (k *atomicKeeper) wait() error {
 	err := run.wait()
 	if err != nil && !isPermanent(err) {
 		if sealed := k.log.Sealed(); sealed != nil {
-			run = k.checkpoint.start(sealed)
+			run = k.checkpoint.start(sealed, k.number)
 			k.running = run
 			err = run.wait()
 		}

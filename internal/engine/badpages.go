@@ -1,10 +1,8 @@
 package engine
 
 import (
-	"errors"
 	"slices"
 
-	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
@@ -26,18 +24,6 @@ func (set PageSet) Add(r wal.Record) {
 			set[uint32(page)] = true
 		}
 	}
-}
-
-// CheckChecksums tells whether a file is one of page checksums. The error is of a kind if it is not.
-func CheckChecksums(sums vfs.File) error {
-	err := pagefile.CheckHeader(sums)
-	switch {
-	case errors.Is(err, pagefile.ErrChecksum):
-		return errs.As(errs.ErrCorrupt, err)
-	case errors.Is(err, pagefile.ErrVersion):
-		return errs.As(errs.ErrUnsupported, err)
-	}
-	return err
 }
 
 // BadPages lists the pages of the first size bytes of an atomic state's memory that do not have

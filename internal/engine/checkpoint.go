@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/binding"
 	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/vfs"
@@ -28,6 +29,10 @@ type checkpointer struct {
 	// applied is the last record that has been applied whole. The small state is one record ahead
 	// of it after a failure.
 	applied uint64
+
+	// number is that of the checkpoint under way, slotNumber that of the one in the slot
+	// (internal/binding).
+	number, slotNumber uint64
 }
 
 // newCheckpointer starts from the small state of the newest slot. Without a memory, the files for
@@ -35,7 +40,7 @@ type checkpointer struct {
 func newCheckpointer(dir string, sidecar *globalsfile.File, slot *globalsfile.State,
 	memory vfs.File, sums *pagefile.Checksums, logger *slog.Logger) *checkpointer {
 	c := &checkpointer{dir: dir, sidecar: sidecar, logger: logger, state: delta.Clone(slot),
-		applied: slot.Seq}
+		applied: slot.Seq, slotNumber: slot.Binding}
 	if memory != nil {
 		c.memory, c.sums = memory, sums
 		c.patcher = pagefile.NewPatcher(memory, sums)
@@ -64,8 +69,10 @@ func (r *checkpointRun) wait() error {
 	return r.err
 }
 
-// start brings the files forward by a sealed segment, in the background.
-func (c *checkpointer) start(sealed *wal.Sealed) *checkpointRun {
+// start brings the files forward by a sealed segment, in the background, as the checkpoint of a
+// number. One that has failed is tried again with the same number.
+func (c *checkpointer) start(sealed *wal.Sealed, number uint64) *checkpointRun {
+	c.begin(number)
 	r := &checkpointRun{last: sealed.LastSeq(), done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
@@ -78,6 +85,14 @@ func (c *checkpointer) start(sealed *wal.Sealed) *checkpointRun {
 			"pages", c.written()-pages, "took", time.Since(start))
 	}()
 	return r
+}
+
+// begin gives the checkpoint that is about to be made its number.
+func (c *checkpointer) begin(number uint64) {
+	c.number = number
+	if c.patcher != nil && c.sums != nil {
+		c.patcher.Stamp = binding.Stamp{Checkpoint: number, Before: c.slotNumber}
+	}
 }
 
 func (c *checkpointer) written() int64 {
@@ -117,6 +132,7 @@ func (c *checkpointer) apply(r wal.Record) error {
 		}
 	}
 	if c.patcher != nil {
+		c.stamp(r)
 		for offset, data := range r.Ranges() {
 			if err := c.patcher.Patch(uint64(offset), data); err != nil {
 				return err
@@ -125,6 +141,19 @@ func (c *checkpointer) apply(r wal.Record) error {
 	}
 	c.applied = r.Seq
 	return nil
+}
+
+// stamp tells the patcher what the checksums are to say of themselves, before any page of the record
+// can be written.
+func (c *checkpointer) stamp(r wal.Record) {
+	s := &c.patcher.Stamp
+	if s.Checkpoint == 0 {
+		return // no checksums are kept, or they are built anew
+	}
+	s.Seq = r.Seq
+	if s.Stretch == 0 { // the first record behind the slot has it
+		_, s.Stretch = delta.Binding(r.Small)
+	}
 }
 
 // publish makes the files durable as of the records applied.
@@ -139,6 +168,7 @@ func (c *checkpointer) publish() error {
 			return fmt.Errorf("%w: %w", pagefile.ErrSync, err)
 		}
 	}
+	c.state.Binding = c.number
 	if err := c.sidecar.WriteSlot(c.state); err != nil {
 		return err
 	}
@@ -146,6 +176,7 @@ func (c *checkpointer) publish() error {
 	if err := c.sidecar.Sync(); err != nil {
 		return fmt.Errorf("%w: %w", pagefile.ErrSync, err)
 	}
+	c.slotNumber = c.number
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/binding"
 	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/internal/statedir"
@@ -66,6 +67,7 @@ func (s *Store) toAtomic(sidecar *globalsfile.File, memory vfs.File) error {
 	if err := log.Close(); err != nil {
 		return fileError(s.dir, err)
 	}
+	s.state.Binding = binding.New()
 	if memory != nil {
 		if err := s.writeChecksums(memory); err != nil {
 			return fileError(s.dir, err)
@@ -74,7 +76,8 @@ func (s *Store) toAtomic(sidecar *globalsfile.File, memory vfs.File) error {
 	if err := s.opts.FS.SyncDir(s.dir); err != nil {
 		return fileError(s.dir, err)
 	}
-	if err := sidecar.WriteSlot(s.state); err != nil {
+	// The slot before the header: it says which checkpoint the checksums are of.
+	if err := errors.Join(sidecar.WriteSlot(s.state), sidecar.Sync()); err != nil {
 		return fileError(s.dir, err)
 	}
 	h := sidecar.Header()
@@ -89,7 +92,8 @@ func (s *Store) writeChecksums(memory vfs.File) error {
 		return err
 	}
 	sums := pagefile.NewChecksums(func() (vfs.File, error) { return f, nil })
-	err = sums.Build(memory, uint64(s.state.MemoryPages)*mmapmem.WasmPageSize)
+	err = sums.Build(memory, uint64(s.state.MemoryPages)*mmapmem.WasmPageSize,
+		binding.Stamp{Seq: s.state.Seq, Checkpoint: s.state.Binding})
 	if err == nil {
 		err = sums.Sync()
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/binding"
 	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/internal/guest"
 	"github.com/mmrun/mmrun/internal/pagefile"
@@ -51,6 +52,9 @@ func create(ctx context.Context, o *Options, fsys vfs.FS, dir string, g *guest.G
 		return err
 	}
 	state.Seq, state.MemoryPages = 1, g.Pages()
+	if mode == Atomic {
+		state.Binding = memory.number
+	}
 	if err := memory.write(); err != nil {
 		return err
 	}
@@ -76,12 +80,14 @@ type firstMemory struct {
 	mem    *mmapmem.Memory
 	memory vfs.File
 	sums   *pagefile.Checksums // nil in Continuous mode
+	number uint64              // of the checkpoint that the first files are
 }
 
 // createMemory opens the memory of a first run: a private one, whatever the mode, so that only
 // what was written to goes into the file.
 func createMemory(fsys vfs.FS, dir string, mode globalsfile.Mode, g *guest.Guest,
 	files *closers) (m firstMemory, err error) {
+	m.number = binding.New()
 	if g.Code().Info.Memory == nil {
 		return m, nil
 	}
@@ -102,7 +108,7 @@ func createMemory(fsys vfs.FS, dir string, mode globalsfile.Mode, g *guest.Guest
 			return m, err
 		}
 		m.sums = pagefile.NewChecksums(func() (vfs.File, error) { return f, nil })
-		if err := m.sums.Create(); err != nil {
+		if err := m.sums.Create(binding.Stamp{Seq: 1, Checkpoint: m.number}); err != nil {
 			return m, err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/binding"
 	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/internal/statedir"
@@ -67,11 +68,14 @@ func Rebuild(fsys vfs.FS, v *View, force bool) (seq uint64, err error) {
 			return 0, err
 		}
 	}
+	c.number = binding.New()
 	if err := c.publish(); err != nil {
 		return 0, err
 	}
 	if c.memory != nil {
-		if err := c.sums.Build(c.memory, uint64(end)); err != nil {
+		err := c.sums.Build(c.memory, uint64(end),
+			binding.Stamp{Seq: c.state.Seq, Checkpoint: c.number})
+		if err != nil {
 			return 0, err
 		}
 		if err := c.sums.Sync(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"github.com/mmrun/mmrun/globalsfile"
+	"github.com/mmrun/mmrun/internal/binding"
 	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/internal/guest"
 	"github.com/mmrun/mmrun/internal/pagefile"
@@ -19,22 +20,25 @@ import (
 // openAtomic recovers: it replays what the log holds beyond the newest slot.
 func (s *Store) openAtomic(sidecar *globalsfile.File, memory vfs.File) error {
 	var sums *pagefile.Checksums
+	var stamp *binding.Stamp
 	if memory != nil {
 		if _, err := checkMemoryFile(s.dir, memory, s.state); err != nil {
 			return err
 		}
 		sums = checksumsOf(s.opts.FS, s.dir)
 		defer sums.Release()
-		if err := sums.Check(); err != nil {
+		found, err := sums.Stamp()
+		if err != nil {
 			return fileError(s.dir, err)
 		}
+		stamp = &found
 	}
 	c := newCheckpointer(s.dir, sidecar, s.state, memory, sums, s.opts.Logger)
 	log, err := s.openLog()
 	if err != nil {
 		return err
 	}
-	if err := s.recover(log, c); err != nil {
+	if err := s.recover(log, c, stamp); err != nil {
 		return fileError(s.dir, err)
 	}
 	if err := fitMemoryFile(s.dir, memory, s.state); err != nil {
@@ -48,7 +52,8 @@ func (s *Store) openAtomic(sidecar *globalsfile.File, memory vfs.File) error {
 	if err := s.mapMemory(memory, mmapmem.Private); err != nil {
 		return err
 	}
-	s.keep = &atomicKeeper{core: &s.core, log: log, checkpoint: c}
+	s.keep = &atomicKeeper{core: &s.core, log: log, checkpoint: c,
+		number: s.state.Binding, stretch: binding.New()}
 	if s.mem != nil {
 		s.mem.InFile(s.state.Seq)
 	}
@@ -66,13 +71,18 @@ func (s *Store) openLog() (*wal.Log, error) {
 
 // recover is a checkpoint of all that the log holds. It may be killed at any point and run again:
 // the slot is written last, and until then the records are there.
-func (s *Store) recover(log *wal.Log, c *checkpointer) error {
+func (s *Store) recover(log *wal.Log, c *checkpointer, stamp *binding.Stamp) error {
+	// Before anything is changed: of files that do not belong together none may be touched.
+	if err := checkTogether(s.state, log, stamp); err != nil {
+		return err
+	}
 	// The write-ahead rule holds here too: after a kill the records may be in the page cache only.
 	if !s.lock.Last.CleanClose {
 		if err := log.SyncFiles(); err != nil {
 			return err
 		}
 	}
+	c.begin(binding.New())
 	from := s.state.Seq
 	long := memoryLength{file: c.memory}
 	rec, err := log.Replay(from, func(r wal.Record) error {

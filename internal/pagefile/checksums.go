@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/mmrun/mmrun/internal/binding"
 	"github.com/mmrun/mmrun/vfs"
 )
 
@@ -19,14 +20,10 @@ import (
 //
 // A Checksums is not safe for concurrent use.
 type Checksums struct {
-	// OnChange, if not nil, is told of each checksum that changes, before the change is in the
-	// file: for a digest of all that is kept beside them. After a crash in the middle of a
-	// checkpoint the file may hold changes that nobody knows of any more; see Each.
-	OnChange func(page, old, now uint32)
-
 	open     func() (vfs.File, error)
-	file     vfs.File // nil while it is not open
-	blocks   []*block // by number; nil where nothing was read
+	file     vfs.File        // nil while it is not open
+	header   *binding.Header // nil until it has been read
+	blocks   []*block        // by number; nil where nothing was read
 	unsynced bool
 }
 
@@ -44,7 +41,7 @@ const readBlocks = 16
 func NewChecksums(open func() (vfs.File, error)) *Checksums { return &Checksums{open: open} }
 
 // Create makes the file, which is empty, one of a memory of zeros.
-func (c *Checksums) Create() error { return c.Build(nil, 0) }
+func (c *Checksums) Create(stamp binding.Stamp) error { return c.Build(nil, 0, stamp) }
 
 // Release closes the file; the next use opens it again. An error of that means nothing: what is to
 // last was synced.
@@ -52,7 +49,7 @@ func (c *Checksums) Release() {
 	if c.file != nil {
 		_ = c.file.Close()
 	}
-	c.file, c.blocks = nil, nil
+	c.file, c.blocks, c.header = nil, nil, nil
 }
 
 // Sync makes the checksums durable. The error wraps ErrSync if it is not known what is on the disk.
@@ -108,9 +105,11 @@ func (c *Checksums) block(offset int64) (*block, error) {
 		return nil, err
 	}
 	if first == 0 {
-		if err := checkHeader(data[:headerSize]); err != nil {
+		header, _, err := decodeHeader(data[:headerSize])
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.file.Name(), err)
 		}
+		c.header = header
 	}
 	if more := first + readBlocks - len(c.blocks); more > 0 {
 		c.blocks = append(c.blocks, make([]*block, more)...)
@@ -139,25 +138,35 @@ func (c *Checksums) set(page, now uint32) error {
 	if err != nil {
 		return err
 	}
-	slot := b.data[place(page)%blockSize:]
-	if old := binary.LittleEndian.Uint32(slot); old != now && c.OnChange != nil {
-		c.OnChange(page, old, now)
-	}
-	binary.LittleEndian.PutUint32(slot, now)
+	binary.LittleEndian.PutUint32(b.data[place(page)%blockSize:], now)
 	b.dirty = true
 	return nil
 }
 
-// Check opens the file and looks at its header.
-func (c *Checksums) Check() error {
-	_, err := c.block(0)
-	return err
+// Stamp opens the file and reads which checkpoint it is of.
+func (c *Checksums) Stamp() (binding.Stamp, error) {
+	if _, err := c.block(0); err != nil {
+		return binding.Stamp{}, err
+	}
+	return c.header.Stamp()
+}
+
+// setStamp notes which checkpoint the checksums are of. All of them are durable before, so that the
+// stamp never vouches for older ones.
+func (c *Checksums) setStamp(s binding.Stamp) error {
+	b, err := c.block(0)
+	if err != nil {
+		return err
+	}
+	c.header.Set(b.data, s)
+	b.dirty = true
+	return nil
 }
 
 // Clip cuts off the checksums past a memory of size bytes. A checkpoint that was lost may have left
 // some, and the next growth would be checked against them.
 func (c *Checksums) Clip(size uint64) error {
-	if err := c.Check(); err != nil {
+	if _, err := c.Stamp(); err != nil {
 		return err
 	}
 	end, err := c.file.Size()
@@ -168,50 +177,12 @@ func (c *Checksums) Clip(size uint64) error {
 	if end <= place(pages) {
 		return nil
 	}
-	if c.OnChange != nil {
-		last := uint32(min((end-headerSize)/checksumSize, mostPages))
-		if err := eachChecksum(c.file, pages, last, func(page, old uint32) {
-			if old != 0 {
-				c.OnChange(page, old, 0)
-			}
-		}); err != nil {
-			return err
-		}
-	}
-	c.blocks = nil
+	c.blocks, c.header = nil, nil
 	return c.file.Truncate(place(pages))
 }
 
-// Each calls fn with the checksum of each page of a memory of size bytes, in order.
-func (c *Checksums) Each(size uint64, fn func(page, checksum uint32)) error {
-	if err := c.write(); err != nil {
-		return err
-	}
-	if err := c.Check(); err != nil {
-		return err
-	}
-	return eachChecksum(c.file, 0, uint32(size/PageSize), fn)
-}
-
-// eachChecksum reads the checksums of the pages from first to end-1, in pieces.
-func eachChecksum(r io.ReaderAt, first, end uint32, fn func(page, checksum uint32)) error {
-	buf := make([]byte, min(64<<10, int64(end-first)*checksumSize))
-	for page := first; page < end; {
-		b := buf[:min(int64(len(buf)), int64(end-page)*checksumSize)]
-		if err := readZeroPadded(r, b, place(page)); err != nil {
-			return err
-		}
-		for ; len(b) > 0; b = b[checksumSize:] {
-			fn(page, binary.LittleEndian.Uint32(b))
-			page++
-		}
-	}
-	return nil
-}
-
-// Build makes the file anew, with the checksums of all pages of a memory of size bytes. OnChange is
-// not told.
-func (c *Checksums) Build(memory io.ReaderAt, size uint64) error {
+// Build makes the file anew, with the checksums of all pages of a memory of size bytes.
+func (c *Checksums) Build(memory io.ReaderAt, size uint64, stamp binding.Stamp) error {
 	if err := c.use(); err != nil {
 		return err
 	}
@@ -222,8 +193,8 @@ func (c *Checksums) Build(memory io.ReaderAt, size uint64) error {
 	for n := range c.blocks {
 		c.blocks[n] = &block{data: make([]byte, blockSize), dirty: true}
 	}
-	header := encodeHeader()
-	copy(c.blocks[0].data, header[:])
+	c.header = binding.NewHeader(stamp)
+	c.header.Encode(c.blocks[0].data)
 	const batch = 256 * PageSize
 	run := make([]byte, min(batch, size))
 	for at := uint64(0); at < size; at += batch {

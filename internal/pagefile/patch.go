@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/mmrun/mmrun/internal/binding"
 	"github.com/mmrun/mmrun/vfs"
 )
 
@@ -37,6 +38,11 @@ type Patcher struct {
 	order     []*patchedPage // what write writes
 	run       []byte
 	suspects  int // pages under suspicion
+
+	// Stamp is what the checksums are to say of themselves once all is written: which checkpoint
+	// this is, and the commit up to which it has been patched. The zero value leaves the stamp as
+	// it is. Pages that are written before all is, to stay within the bound, get one of their own.
+	Stamp binding.Stamp
 
 	// Pages and Bytes count what was written to the file.
 	Pages, Bytes int64
@@ -111,7 +117,7 @@ func (p *Patcher) page(index uint32, whole bool) (*patchedPage, error) {
 		return page, nil
 	}
 	if len(p.pages)-p.suspects >= patchPages {
-		if err := p.write(); err != nil {
+		if err := p.write(binding.New()); err != nil {
 			return nil, err
 		}
 	}
@@ -163,18 +169,18 @@ func (p *Patcher) Flush() error {
 		return fmt.Errorf("%s: %d of %d pages to be changed, the first of them page %d: page %w",
 			p.file.Name(), p.suspects, len(p.pages), first, ErrChecksum)
 	}
-	return p.write()
+	return p.write(p.Stamp.Checkpoint)
 }
 
-// write writes all pages that are beyond suspicion.
-func (p *Patcher) write() error {
+// write writes all pages that are beyond suspicion, as a part of the checkpoint of that number.
+func (p *Patcher) write(checkpoint uint64) error {
 	p.order = p.order[:0]
 	for _, page := range p.pages {
 		if !page.suspect {
 			p.order = append(p.order, page)
 		}
 	}
-	if len(p.order) == 0 {
+	if len(p.order) == 0 && (p.checksums == nil || p.Stamp == binding.Stamp{}) {
 		return nil
 	}
 	slices.SortFunc(p.order, func(a, b *patchedPage) int { return cmp.Compare(a.index, b.index) })
@@ -187,6 +193,9 @@ func (p *Patcher) write() error {
 		// The new checksums are on the disk before the first new page: whatever a power cut
 		// leaves of the pages can then be told from damage.
 		if err := p.checksums.Sync(); err != nil {
+			return err
+		}
+		if err := p.stamp(checkpoint); err != nil {
 			return err
 		}
 	}
@@ -209,4 +218,17 @@ func (p *Patcher) write() error {
 	}
 	p.free = append(p.free, p.order...)
 	return nil
+}
+
+// stamp says which checkpoint the checksums are of, before the first of its pages is written.
+func (p *Patcher) stamp(checkpoint uint64) error {
+	if p.Stamp == (binding.Stamp{}) {
+		return nil
+	}
+	s := p.Stamp
+	s.Checkpoint = checkpoint
+	if err := p.checksums.setStamp(s); err != nil {
+		return err
+	}
+	return p.checksums.Sync()
 }

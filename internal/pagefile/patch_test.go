@@ -16,7 +16,7 @@ import (
 // checksumsOf makes f, which is empty, a file of checksums. It is not closed by a Release.
 func checksumsOf(t interface{ Fatal(...any) }, f vfs.File) *Checksums {
 	c := NewChecksums(func() (vfs.File, error) { return openAgain{f}, nil })
-	if err := c.Create(); err != nil {
+	if err := c.Create(stamp); err != nil {
 		t.Fatal(err)
 	}
 	return c

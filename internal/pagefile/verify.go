@@ -43,7 +43,7 @@ func (s *Suspect) Innocent() bool { return s.ok }
 // without being opened. An error is one of reading, or wraps ErrChecksum or ErrVersion: of the
 // header, so that nothing is known of the pages.
 func Verify(memory, checksums io.ReaderAt, size uint64, bad func(page uint32)) error {
-	if err := CheckHeader(checksums); err != nil {
+	if _, err := ReadStamp(checksums); err != nil {
 		return err
 	}
 	const batch = 256 // pages
