@@ -62,9 +62,14 @@ func Rebuild(fsys vfs.FS, v *View, force bool) (seq uint64, err error) {
 		return 0, err
 	}
 	if v.WAL != nil {
-		// The error, if there is one, is the damage: what came before it has been applied.
-		from := c.state.Seq
-		if _, err := v.WAL.Replay(from, c.apply); err != nil && c.applied != v.State.Seq {
+		// Up to the last commit that v could read: what comes behind it is the damage.
+		_, err := v.WAL.Replay(c.state.Seq, func(r wal.Record) error {
+			if r.Seq > v.State.Seq {
+				return errEnough
+			}
+			return c.apply(r)
+		})
+		if err != nil && c.applied != v.State.Seq {
 			return 0, err
 		}
 	}
@@ -89,6 +94,8 @@ func Rebuild(fsys vfs.FS, v *View, force bool) (seq uint64, err error) {
 	}
 	return c.state.Seq, log.Close()
 }
+
+var errEnough = errors.New("the rest of the log is not wanted")
 
 // syncLogAgain puts the log's files on the disk as they are. They are written again before, since
 // after a sync that failed the kernel takes pages for clean that are not on the disk.
