@@ -249,7 +249,7 @@ var hostilities = []struct {
 			c := &wal.Commit{Seq: rec.LastSeq + 1, WasmPages: uint32(r.IntN(70_000)), Small: small}
 			if r.IntN(2) == 0 {
 				c.Memory = make([]byte, 1<<20)
-				c.Ranges = []wal.Range{{Offset: uint32(r.IntN(1 << 20) &^ 15), Len: 8}}
+				c.Ranges = []wal.Range{{Offset: uint32(r.IntN(1<<20) &^ 15), Len: 8}}
 			}
 			err = l.Append(c)
 		}
