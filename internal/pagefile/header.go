@@ -25,9 +25,6 @@ const (
 	headerSize   = binding.HeaderLength
 	checksumSize = 4
 	blockSize    = 4096
-
-	// mostPages is how many pages a memory can have: 4 GiB of them.
-	mostPages = 1 << 20
 )
 
 // ErrVersion is wrapped by the error about a file of a format version that is not known.
