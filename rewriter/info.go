@@ -54,6 +54,26 @@ type Info struct {
 	// Initialize says that the module exports a function _initialize of type () -> (). On the first
 	// run it is called after Start.
 	Initialize bool `json:"initialize,omitempty"`
+
+	// Barrier is there if the guest tells which pages of its memory it writes.
+	Barrier *Barrier `json:"barrier,omitempty"`
+}
+
+// Barrier is what tells which pages of 4 KiB the module's code has written since it was last told to
+// forget. It tells of no page too few, and of some that were not written: those that code was about to
+// write when it trapped, or that a loop would have written. It knows nothing of what a host writes.
+// Pages are indices; some may lie behind the end of the memory.
+type Barrier struct {
+	// Count names a global, an i32: how many pages there are. Up to len(Pages) they are in those;
+	// one more stands for any larger number; -1 says that they are not known.
+	Count string `json:"count"`
+	// Pages name mutable globals, i32: the first pages, in the order in which they were written.
+	Pages []string `json:"pages"`
+	// Next names a function (i32) -> (i32) that gives the first page at or behind one, -1 for none.
+	Next string `json:"next"`
+	// Forget names a function () -> () after which there are no pages. It must not be called while
+	// code of the module is on the stack.
+	Forget string `json:"forget"`
 }
 
 // Memory is the limits of the module's only memory, in wasm pages of 64 KiB.

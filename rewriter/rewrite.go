@@ -3,6 +3,7 @@ package rewriter
 import (
 	"strings"
 
+	"github.com/mmrun/mmrun/rewriter/internal/barrier"
 	"github.com/mmrun/mmrun/rewriter/internal/wasm"
 )
 
@@ -12,7 +13,10 @@ const Reserved = "mmrun:"
 // Options says what a rewrite does beyond making the state reachable. The zero value is a rewrite
 // that does nothing else. Options are comparable: with the same module, equal options give equal
 // bytes.
-type Options struct{}
+type Options struct {
+	// Barrier lets the guest tell which pages of its memory it writes: see [Barrier].
+	Barrier bool
+}
 
 // pass is one step of a rewrite. It knows nothing of other passes but what they leave in the
 // module.
@@ -23,9 +27,25 @@ type pass struct {
 
 // passes are the steps in their order.
 func (o Options) passes() []pass {
-	return []pass{
+	passes := []pass{
 		{"persist", persist},
 	}
+	if o.Barrier { // the last one, so that it sees every store
+		passes = append(passes, pass{"barrier", addBarrier})
+	}
+	return passes
+}
+
+func addBarrier(m *wasm.Module, info *Info) error {
+	if m.Memory == nil {
+		return nil
+	}
+	info.Barrier = &Barrier{Count: Reserved + barrier.Count, Next: Reserved + barrier.Next,
+		Forget: Reserved + barrier.Forget}
+	for i := range barrier.Noted {
+		info.Barrier.Pages = append(info.Barrier.Pages, Reserved+barrier.PageName(i))
+	}
+	return barrier.Apply(m, Reserved)
 }
 
 // Rewrite returns the rewritten module and what a host must know about it. The input is not

@@ -110,8 +110,14 @@ func (e *encoder) functions() {
 func (e *encoder) tables() {
 	var added [][]byte
 	for _, t := range e.m.Tables[e.m.original.tables:] {
-		entry := AppendU32(append(t.Type.Append(nil), limitsMax), t.Min)
-		added = append(added, AppendU32(entry, t.Max))
+		entry := append(t.Type.Append(nil), 0)
+		if t.HasMax {
+			entry[len(entry)-1] = limitsMax
+		}
+		if entry = AppendU32(entry, t.Min); t.HasMax {
+			entry = AppendU32(entry, t.Max)
+		}
+		added = append(added, entry)
 	}
 	e.entries(SecTable, new(Module).readTable, added)
 }

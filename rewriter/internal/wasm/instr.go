@@ -255,3 +255,25 @@ func (r *Reader) catches() error {
 	}
 	return nil
 }
+
+// Labels calls see with each label of a br_table.
+func Labels(instr Code, see func(label uint32)) error {
+	r := NewReader(instr)
+	r.pos++
+	return r.labels(see)
+}
+
+// CatchLabels calls see with the label of each clause of a try_table, as it counts in front of it.
+func CatchLabels(instr Code, see func(label uint32)) error {
+	r := NewReader(instr)
+	r.refs = func(ref *indexRef) {
+		if ref.space == SpaceLabel {
+			see(ref.index)
+		}
+	}
+	r.pos++
+	if _, err := r.blockType(); err != nil {
+		return err
+	}
+	return r.catches()
+}
