@@ -84,9 +84,8 @@ func (l *Log) Replay(fromSeq uint64, fn func(Record) error) (Recovery, error) {
 	return rec, nil
 }
 
-// EndSeq is the last commit that Replay would give from fromSeq on. If there is none it is fromSeq, or
-// less when no segment has had that commit or begins behind it: then the wal is older than fromSeq. It
-// is for the time between Open and Reset.
+// EndSeq is the last commit that Replay would give from fromSeq on, or fromSeq if there is none. It is
+// for the time between Open and Reset.
 func (l *Log) EndSeq(fromSeq uint64) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,19 +96,7 @@ func (l *Log) EndSeq(fromSeq uint64) uint64 {
 			last = max(last, s.found.end.seq)
 		}
 	}
-	if last > fromSeq {
-		return last
-	}
-	last = 0
-	for _, s := range l.segments {
-		switch f := &s.found; f.state {
-		case HeaderOpen:
-			last = max(last, f.end.seq)
-		case HeaderIdle:
-			last = max(last, f.header.base)
-		}
-	}
-	return min(last, fromSeq)
+	return last
 }
 
 // ends says why the records of the open segments end.

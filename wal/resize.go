@@ -143,8 +143,15 @@ func (l *Log) idleHeader(base uint64) (b [headerBytes]byte) {
 // failed the page cache may say what the disk does not.
 func (l *Log) writeIdle(f vfs.File, base uint64) error {
 	b := l.idleHeader(base)
-	if _, err := f.WriteAt(b[:], 0); err != nil {
-		return err
+	// In the order of putHeader: a write may fail behind a part of its bytes, and what it leaves then
+	// is to be a header that is known to be unfinished.
+	for _, part := range []struct {
+		bytes  []byte
+		offset int64
+	}{{magicBusy[:], 0}, {b[8:], 8}, {b[:8], 0}} {
+		if _, err := f.WriteAt(part.bytes, part.offset); err != nil {
+			return err
+		}
 	}
 	return syncFile(f)
 }

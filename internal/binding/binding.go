@@ -245,7 +245,9 @@ type Files struct {
 	// SlotSeq and Slot are the commit and the number in the newest slot.
 	SlotSeq, Slot uint64
 
-	// Last is the last commit that the log has, or that its newest segment begins behind.
+	// Last is the last commit that the log leads to from the slot, SlotSeq if it does not lead on:
+	// a power cut may leave of a log less than the slot covers, and what the slot is of has been
+	// committed.
 	Last uint64
 	// First and Stretch are the numbers in commit SlotSeq+1, of the checkpoint and of the
 	// stretch. 0 if there is no such commit, or it has none.
@@ -260,10 +262,6 @@ type Files struct {
 // Check tells whether the files belong together, whatever crash came before. It takes no time that
 // grows with the memory. The error wraps ErrMix.
 func (f *Files) Check() error {
-	if f.Last < f.SlotSeq {
-		return fmt.Errorf("%w: the log ends at commit %d, the globals file is of commit %d", ErrMix,
-			f.Last, f.SlotSeq)
-	}
 	if f.Last > f.SlotSeq && f.First != f.Slot {
 		return fmt.Errorf("%w: commit %d of the log follows checkpoint %016x, the globals file "+
 			"is of checkpoint %016x", ErrMix, f.SlotSeq+1, f.First, f.Slot)

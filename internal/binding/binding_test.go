@@ -139,8 +139,6 @@ func TestCheck(t *testing.T) {
 			Stretch: stretch}, false},
 		"log after another checkpoint": {Files{SlotSeq: 10, Slot: slot, Last: 13, First: other,
 			Memory: true}, at, false},
-		"log that ends before the slot": {Files{SlotSeq: 10, Slot: slot, Last: 9, Memory: true}, at,
-			false},
 		"log of another state, no memory": {Files{SlotSeq: 10, Slot: slot, Last: 11, First: other},
 			Stamp{}, false},
 	} {

@@ -45,7 +45,7 @@ func (m *model) clone() *model {
 
 // accepted is what an opening and a verification find nothing against: the values that it leads to.
 func (m *model) accepted() (values [4]int, err error) {
-	f := &Files{SlotSeq: m.slotSeq, Slot: m.slot, Last: m.logEnd, Memory: true}
+	f := &Files{SlotSeq: m.slotSeq, Slot: m.slot, Last: max(m.logEnd, m.slotSeq), Memory: true}
 	values = m.memory
 	values[0] = m.global
 	var named [4]bool
