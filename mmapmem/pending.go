@@ -49,6 +49,9 @@ func (m *Memory) openPrivate(reserve int, trackers []NewTracker) (err error) {
 	var errs []error
 	for _, open := range trackers {
 		if m.tracker, err = open(m); err == nil {
+			if t, ok := m.tracker.(interface{ heldCostNothing() bool }); ok && t.heldCostNothing() {
+				m.policy.keepHeld()
+			}
 			return nil
 		}
 		errs = append(errs, err)
@@ -279,7 +282,8 @@ func (m *Memory) dropNew() error {
 // guest writes to a guarded page afterwards is in that page alone, until the tracker has been
 // asked.
 func (m *Memory) evict() error {
-	if m.policy.look == 0 {
+	if m.policy.look == 0 || len(m.table.held) <= m.policy.keep {
+		m.policy.look = 0
 		return nil
 	}
 	var pages []uint32

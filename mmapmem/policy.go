@@ -13,6 +13,8 @@ package mmapmem
 //	evictLook       the same, when few pages rest        the same; 16384 looks are 0.05 ms
 //	crowdedHeld     shadows before a checkpoint is       64 MiB, a quarter of what ratios -run
 //	                asked for                            memory allows beside a guest of 1 GiB
+//	keptGuarded     the same, where held pages cost      320 MiB, of the 512 of mostHeld
+//	                events nothing
 //	mostHeld        shadows at all: then events wait     512 MiB; a promise, not a measurement
 //	mostNew         shadows that one event may add       ratios -run memory: "an event that changes
 //	                                                     1 GiB: memory beyond the guest's own"
@@ -33,17 +35,26 @@ type policy struct {
 	// that rest were evicted.
 	wasted int
 
-	idle  uint64 // idleCommits
-	batch int    // evictBatch
+	idle    uint64 // idleCommits
+	batch   int    // evictBatch
+	crowded int    // crowdedHeld, or keptGuarded
+	keep    int    // so many shadows are kept although their pages rest: 0, or keptGuarded
 }
 
-func newPolicy() policy { return policy{idle: idleCommits, batch: evictBatch} }
+func newPolicy() policy {
+	return policy{idle: idleCommits, batch: evictBatch, crowded: crowdedHeld}
+}
+
+// keepHeld is for a tracker with which held pages cost an event nothing: to give one back and have it
+// copied again by the kernel would be dearer, so only want of memory is a reason.
+func (p *policy) keepHeld() { p.crowded, p.keep = keptGuarded, keptGuarded }
 
 const (
 	idleCommits             = 40
 	evictBatch              = 1024
 	evictLook               = 16384
 	crowdedHeld             = 16384
+	keptGuarded             = 81920
 	mostHeld                = 131072
 	mostNew                 = 8192
 	wasteBase, wastePerPage = 4096, 32
@@ -66,7 +77,7 @@ func (p *policy) wantsCheckpoint(t *pageTable) bool {
 	case p.wasted > wasteBase+wastePerPage*t.copied:
 		return true
 	}
-	return len(t.held) > crowdedHeld && p.now-p.inFile >= idleCommits
+	return len(t.held) > p.crowded && p.now-p.inFile >= idleCommits
 }
 
 // tooMany tells whether an event that has found so many new pages has to go to the file before it

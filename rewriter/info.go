@@ -74,6 +74,10 @@ type Barrier struct {
 	// Forget names a function () -> () after which there are no pages. It must not be called while
 	// code of the module is on the stack.
 	Forget string `json:"forget"`
+	// Host names a global, an i32: not 0 if the code has called a function of the host since Forget.
+	Host string `json:"host"`
+	// HostHidden says that it may have done so without Host telling: by reference.
+	HostHidden bool `json:"hostHidden,omitempty"`
 }
 
 // Memory is the limits of the module's only memory, in wasm pages of 64 KiB.

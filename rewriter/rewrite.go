@@ -41,11 +41,13 @@ func addBarrier(m *wasm.Module, info *Info) error {
 		return nil
 	}
 	info.Barrier = &Barrier{Count: Reserved + barrier.Count, Next: Reserved + barrier.Next,
-		Forget: Reserved + barrier.Forget}
+		Forget: Reserved + barrier.Forget, Host: Reserved + barrier.Host}
 	for i := range barrier.Noted {
 		info.Barrier.Pages = append(info.Barrier.Pages, Reserved+barrier.PageName(i))
 	}
-	return barrier.Apply(m, Reserved)
+	var err error
+	info.Barrier.HostHidden, err = barrier.Apply(m, Reserved)
+	return err
 }
 
 // Rewrite returns the rewritten module and what a host must know about it. The input is not

@@ -16,6 +16,8 @@
 //	barrier:0 ...    the pages, by index
 //	barrier:next     (from i32) -> (i32): the first marked page at or behind that one; -1: none
 //	barrier:forget   () -> (): no page is marked
+//	barrier:host     not 0 when a function of the host has been called since forget, which may have
+//	                 written anything
 //
 // Pages behind the end of the memory can be marked, too: by stores that have trapped, and by checks of
 // what was not stored in the end. The memory may grow to them.
@@ -56,6 +58,7 @@ const (
 	Count  = "barrier:count"
 	Next   = "barrier:next"
 	Forget = "barrier:forget"
+	Host   = "barrier:host"
 )
 
 // Noted is how many pages are noted in globals.
@@ -80,7 +83,7 @@ type pass struct {
 	m                   *wasm.Module
 	pages, groups       uint32 // tables
 	heap, stack         uint32 // windows
-	count               uint32
+	count, host         uint32
 	noted               []uint32
 	mark, range_, touch uint32
 }
@@ -88,26 +91,50 @@ type pass struct {
 var i32 = wasm.Type{Kind: wasm.I32}
 
 // Apply adds the barrier to all functions that the module has; prefix begins the names of the exports.
-// A module without a memory is left as it is.
-func Apply(m *wasm.Module, prefix string) error {
+// A module without a memory is left as it is. hidden says that functions of the host can be called
+// without the barrier seeing it, by reference.
+func Apply(m *wasm.Module, prefix string) (hidden bool, err error) {
 	if m.Memory == nil {
-		return nil
+		return false, nil
 	}
 	p := &pass{m: m}
 	original := len(m.Funcs)
 	p.add(prefix)
 	for i := range m.Funcs[:original] {
 		f := &m.Funcs[i]
-		if f.Body == nil || f.Body.Has&wasm.HasStore == 0 {
+		if f.Body == nil {
+			hidden = hidden || m.Declared(uint32(i))
 			continue
 		}
-		a, err := analyze(m, f)
-		if err != nil {
-			return err
+		if f.Body.Has&(wasm.HasStore|wasm.HasFunc) == 0 {
+			continue
 		}
-		p.emit(a)
+		calls, err := p.hostCalls(f.Body)
+		if err != nil {
+			return false, err
+		}
+		a := &analysis{body: f.Body}
+		if f.Body.Has&wasm.HasStore != 0 {
+			if a, err = analyze(m, f); err != nil {
+				return false, err
+			}
+		}
+		if len(calls) > 0 || a.all != nil || a.bulk != nil {
+			p.emit(a, calls)
+		}
 	}
-	return nil
+	return hidden, nil
+}
+
+// hostCalls are the offsets of direct calls of imported functions.
+func (p *pass) hostCalls(b *wasm.Body) (at []int, err error) {
+	err = wasm.Walk(b.Code, func(in *wasm.Instr) error {
+		if (in.Op == wasm.OpCall || in.Op == wasm.OpReturnCall) && p.m.Funcs[in.Index].Body == nil {
+			at = append(at, in.Start)
+		}
+		return nil
+	})
+	return at, err
 }
 
 // add appends tables, globals and functions.
@@ -123,8 +150,9 @@ func (p *pass) add(prefix string) {
 	p.pages = table(m.Memory.Min * pagesPerWasmPage)
 	p.groups = table(m.Memory.Min*pagesPerWasmPage>>groupShift + 1)
 	global := func(value int32) uint32 { return m.AddGlobal(i32, true, wasm.Code(nil).I32(value)) }
-	p.heap, p.stack, p.count = global(nowhere), global(nowhere), global(0)
+	p.heap, p.stack, p.count, p.host = global(nowhere), global(nowhere), global(0), global(0)
 	m.AddExport(prefix+Count, wasm.KindGlobal, p.count)
+	m.AddExport(prefix+Host, wasm.KindGlobal, p.host)
 	for i := range Noted {
 		p.noted = append(p.noted, global(0))
 		m.AddExport(prefix+PageName(i), wasm.KindGlobal, p.noted[i])
@@ -232,7 +260,7 @@ func (p *pass) addRange() {
 func (p *pass) addForget() uint32 {
 	const group, n = 0, 1
 	e := &emitter{}
-	e.i32(nowhere).gset(p.heap).i32(nowhere).gset(p.stack)
+	e.i32(nowhere).gset(p.heap).i32(nowhere).gset(p.stack).i32(0).gset(p.host)
 	e.gget(p.count).i32(Noted).op(wasm.OpI32LeU).block(wasm.OpIf)
 	for i, noted := range p.noted {
 		e.gget(p.count).i32(int32(i)).op(wasm.OpI32Eq).

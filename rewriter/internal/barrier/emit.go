@@ -20,13 +20,17 @@ const (
 	bulks
 )
 
-// emit writes the checks that an analysis has found into the function.
-func (p *pass) emit(a *analysis) {
+// emit writes the checks that an analysis has found into the function, and a note before each call of
+// the host.
+func (p *pass) emit(a *analysis, hostCalls []int) {
 	w := &writer{pass: p, body: a.body, temps: make(map[int]uint32)}
 	for _, g := range a.all {
 		w.check(g)
 	}
 	w.ranges(a.bulk)
+	for _, at := range hostCalls {
+		w.insert(at, checks, (&emitter{}).i32(1).gset(p.host).c)
+	}
 	slices.SortStableFunc(w.all, func(x, y insertion) int {
 		return cmp.Or(cmp.Compare(x.at, y.at), cmp.Compare(x.rank, y.rank))
 	})

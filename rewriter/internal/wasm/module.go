@@ -248,6 +248,10 @@ func (m *Module) importedFuncs() int {
 // ImportedFuncs is how many functions the module imported before passes came.
 func (m *Module) ImportedFuncs() int { return m.original.imports }
 
+// Declared says whether something outside of code refers to a function of the original module: an
+// export, an element segment, the value of a global. Only such functions can be reached by reference.
+func (m *Module) Declared(function uint32) bool { return m.declared[function] }
+
 func (m *Module) section(id byte) *section {
 	for i := range m.sections {
 		if m.sections[i].id == id {
