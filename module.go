@@ -13,6 +13,7 @@ import (
 
 	"github.com/mmrun/mmrun/internal/engine"
 	"github.com/mmrun/mmrun/internal/guest"
+	"github.com/mmrun/mmrun/rewriter"
 )
 
 // Module is a module that is ready to run in one runtime: rewritten, hashed and compiled once. Any
@@ -42,7 +43,7 @@ func Compile(ctx context.Context, rt wazero.Runtime, wasm []byte,
 			return nil, err
 		}
 	}
-	code, err := guest.Compile(ctx, rt, wasm, sha256.Sum256(wasm))
+	code, err := guest.Compile(ctx, rt, wasm, sha256.Sum256(wasm), rewriter.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -52,6 +53,10 @@ func Compile(ctx context.Context, rt wazero.Runtime, wasm []byte,
 // Open resumes the instance of the module kept in dir, or creates it there; see the function Open.
 // It neither rewrites nor hashes nor compiles anything.
 func (m *Module) Open(ctx context.Context, dir string, opts ...Option) (*Instance, error) {
+	o, err := newOptions(opts)
+	if err != nil {
+		return nil, fmt.Errorf("state %s: %w", dir, err)
+	}
 	return open(ctx, dir, engine.Source{
 		Hash: &m.code.Hash,
 		Code: func([]byte, [32]byte) (*guest.Code, error) {
@@ -60,7 +65,7 @@ func (m *Module) Open(ctx context.Context, dir string, opts ...Option) (*Instanc
 			}
 			return m.code, nil
 		},
-	}, opts)
+	}, o)
 }
 
 // Close gives the compiled code up. It goes when the last instance has been closed.
@@ -88,24 +93,24 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte,
 	if rt == nil {
 		return nil, errors.New("the runtime is nil")
 	}
+	o, err := newOptions(opts)
+	if err != nil {
+		return nil, fmt.Errorf("state %s: %w", dir, err)
+	}
 	src := engine.Source{Code: func(kept []byte, hash [32]byte) (*guest.Code, error) {
 		if wasm != nil {
 			kept = wasm
 		}
-		return guest.Compile(ctx, rt, kept, hash)
+		return guest.Compile(ctx, rt, kept, hash, rewriter.Options{Barrier: o.Barrier})
 	}}
 	if wasm != nil {
 		hash := sha256.Sum256(wasm)
 		src.Hash = &hash
 	}
-	return open(ctx, dir, src, opts)
+	return open(ctx, dir, src, o)
 }
 
-func open(ctx context.Context, dir string, src engine.Source, opts []Option) (*Instance, error) {
-	o, err := newOptions(opts)
-	if err != nil {
-		return nil, fmt.Errorf("state %s: %w", dir, err)
-	}
+func open(ctx context.Context, dir string, src engine.Source, o *engine.Options) (*Instance, error) {
 	store, err := engine.Open(ctx, filepath.Clean(dir), src, o)
 	if err != nil {
 		return nil, err

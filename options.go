@@ -175,6 +175,59 @@ func WithLogger(l *slog.Logger) Option {
 	}
 }
 
+// Tracker is how the pages that an event has changed are found, in Atomic mode. Each gives the same
+// commits, and a state can be opened with either.
+type Tracker int
+
+const (
+	// Auto is the tracker that mmrun takes by itself: Kernel.
+	Auto Tracker = iota
+	// Kernel lets the operating system tell, by page faults, or compares where it does not. It costs
+	// the guest's code nothing. An event that writes to pages that were not written lately costs
+	// page faults and a scan of the memory, and so does one during which anybody in the process
+	// has faulted.
+	Kernel
+	// Barrier lets the guest tell: its code is compiled with a check before each store, which makes
+	// it slower and an event cheaper, whatever the size of the memory. What host functions write is
+	// told by MarkWritten; after an event in which a host function was called that does not tell, all
+	// of the memory is compared. So it is for guests that compute by themselves. It costs 8 bytes
+	// for each page of the memory.
+	Barrier
+)
+
+func (t Tracker) String() string {
+	switch t {
+	case Auto:
+		return "auto"
+	case Kernel:
+		return "kernel"
+	case Barrier:
+		return "barrier"
+	}
+	return fmt.Sprintf("Tracker(%d)", int(t))
+}
+
+// ParseTracker reads a tracker as String writes it.
+func ParseTracker(s string) (Tracker, error) {
+	for _, t := range []Tracker{Auto, Kernel, Barrier} {
+		if s == t.String() {
+			return t, nil
+		}
+	}
+	return 0, fmt.Errorf("tracker %q: want auto, kernel or barrier", s)
+}
+
+// WithTracker chooses how changed pages are found. In Continuous mode nobody has to find any.
+func WithTracker(t Tracker) Option {
+	return func(o *engine.Options) error {
+		if t < Auto || t > Barrier {
+			return fmt.Errorf("tracker %v: want Auto, Kernel or Barrier", t)
+		}
+		o.Barrier = t == Barrier
+		return nil
+	}
+}
+
 // WithAcceptTorn opens a torn state as it is, instead of refusing it with ErrTorn. Its memory
 // is what the interrupted event left of it.
 func WithAcceptTorn() Option {

@@ -6,7 +6,11 @@ type Stats struct {
 	Seq         uint64 `json:"seq"`         // of the last commit
 	MemoryBytes uint64 `json:"memoryBytes"` // size of the linear memory
 	Tracker     string `json:"tracker"`     // how changed pages are found; see package mmapmem
-	HotPages    int    `json:"hotPages"`    // 4 KiB pages that each commit compares
+	// ComparedPages is how many 4 KiB pages each commit compares.
+	ComparedPages int `json:"comparedPages"`
+	// ComparedAll is how many events have had all pages compared, since Open: with the tracker
+	// Barrier those in which a host function was called that may have written anything.
+	ComparedAll uint64 `json:"comparedAll"`
 
 	// PrivatePages is how many 4 KiB pages are held in memory twice: the guest's and a shadow.
 	PrivatePages int `json:"privatePages"`

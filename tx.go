@@ -8,6 +8,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/mmrun/mmrun/internal/errs"
+	"github.com/mmrun/mmrun/internal/markedmemory"
 )
 
 // Tx is an event in progress. It is valid only until the function it was given to returns, and
@@ -55,7 +56,11 @@ func (tx *Tx) Memory() api.Memory {
 	if tx.in.store.Memory() == nil || tx.usable() != nil {
 		return nil
 	}
-	return tx.in.store.Guest().Module().Memory()
+	mem := tx.in.store.Guest().Module().Memory()
+	if m := tx.in.store.Memory(); m.MarksHost() {
+		return markedmemory.Memory{Memory: mem, Tracked: m}
+	}
+	return mem
 }
 
 // ReadBytes returns a copy of n bytes of the guest's memory.
@@ -140,6 +145,9 @@ func takesAndGivesI32(def api.FunctionDefinition, params int) bool {
 func (tx *Tx) Module() api.Module {
 	if tx.usable() != nil {
 		return nil
+	}
+	if mem := tx.in.store.Memory(); mem != nil {
+		mem.MarkAll()
 	}
 	return tx.in.store.Guest().Module()
 }
@@ -259,4 +267,12 @@ func (in *Instance) refuseNested(ctx context.Context) error {
 			in.Dir()))
 	}
 	return nil
+}
+
+// MarkWritten says that n bytes of the guest's memory at ptr have been written, or are about to be, by
+// other means than the Tx. See the function of that name.
+func (tx *Tx) MarkWritten(ptr, n uint32) {
+	if mem := tx.in.store.Memory(); mem != nil && tx.live() {
+		mem.MarkWritten(ptr, n)
+	}
 }

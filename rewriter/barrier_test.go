@@ -194,7 +194,8 @@ func callAll(b *barriered, r *rand.Rand, calls int) {
 		}
 	}
 	slices.Sort(names)
-	edges := []uint64{0, 1, 2, 4095, 4096, 4097, 65535, 65536, 131072 - 4, 1<<32 - 1, 1<<32 - 4096}
+	edges := []uint64{0, 1, 2, 4095, 4096, 4097, 65535, 65536, 131072 - 4}
+	high := []uint64{1<<32 - 1, 1<<32 - 4096} // addresses, but no counts
 	for range calls {
 		if len(names) == 0 {
 			return
@@ -202,8 +203,11 @@ func callAll(b *barriered, r *rand.Rand, calls int) {
 		name := names[r.IntN(len(names))]
 		f := b.plain.ExportedFunction(name).Definition()
 		var params []uint64
-		for _, typ := range f.ParamTypes() {
+		for i, typ := range f.ParamTypes() {
 			v := edges[r.IntN(len(edges))]
+			if i == 0 && len(f.ParamTypes()) > 1 && r.IntN(8) == 0 {
+				v = high[r.IntN(len(high))]
+			}
 			if r.IntN(2) == 0 {
 				v = r.Uint64N(1 << 17)
 			}

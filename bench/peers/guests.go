@@ -41,6 +41,7 @@ func Forms() []Form {
 			return lab.NewPlain(wasm, "")
 		}},
 		state("mmrun atomic never", Kill),
+		state("mmrun barrier never", Kill, mmrun.WithTracker(mmrun.Barrier)),
 		state("mmrun continuous", Between, mmrun.WithMode(mmrun.Continuous)),
 		copies("copy, rename", Kill, func() saver { return copyFiles{rename: true} }),
 		copies("copy, zstd", Kill, func() saver { return copyFiles{rename: true, zstd: true} }),

@@ -25,6 +25,10 @@ func mmrunPeers() []Peer {
 	return []Peer{
 		peer("mmrun atomic never", Kill, "WithSync(SyncNever): checkpoints sync",
 			mmrun.WithSync(mmrun.SyncNever)),
+		peer("mmrun barrier never", Kill, "the same with WithTracker(Barrier)",
+			mmrun.WithSync(mmrun.SyncNever), mmrun.WithTracker(mmrun.Barrier)),
+		peer("mmrun barrier always", Power, "SyncAlways and Barrier",
+			mmrun.WithSync(mmrun.SyncAlways), mmrun.WithTracker(mmrun.Barrier)),
 		peer("mmrun atomic 1s", Kill, "WithSync(SyncEvery(time.Second))",
 			mmrun.WithSync(mmrun.SyncEvery(time.Second))),
 		peer("mmrun atomic always", Power, "WithSync(SyncAlways)", mmrun.WithSync(mmrun.SyncAlways)),

@@ -195,7 +195,7 @@ func randomPages(r *run) error {
 	waited := random("the same, as the caller sees it", s.Event("random"), pages)
 	waited.n, waited.clock = 2000, wall
 	hot, batches := 0.0, 0.0
-	event.after = func(int) error { hot += float64(s.Stats().HotPages); batches++; return nil }
+	event.after = func(int) error { hot += float64(s.Stats().ComparedPages); batches++; return nil }
 	snapshot := random("copy-based snapshot, 8 random pages, 64 MiB", snap.Event("random"), pages)
 	snapshot.n = 1
 

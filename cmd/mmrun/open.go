@@ -118,6 +118,13 @@ func (a *app) options(sync mmrun.SyncPolicy) ([]mmrun.Option, error) {
 			return nil, usagef("--sync: %w", err)
 		}
 	}
+	if a.tracker != "" {
+		tracker, err := mmrun.ParseTracker(a.tracker)
+		if err != nil {
+			return nil, usagef("--tracker: %w", err)
+		}
+		opts = append(opts, mmrun.WithTracker(tracker))
+	}
 	if a.force {
 		opts = append(opts, mmrun.WithAcceptTorn())
 	}

@@ -355,6 +355,7 @@ func (k *atomicKeeper) stats(s *Stats) {
 	s.WALUsed = k.log.Used()
 	if mem := k.mem; mem != nil {
 		s.Tracker = mem.Tracker()
-		s.HotPages, s.PrivatePages = mem.CopiedPages(), mem.HeldPages()
+		s.ComparedPages, s.PrivatePages = mem.CopiedPages(), mem.HeldPages()
+		s.ComparedAll = mem.ComparedAll()
 	}
 }

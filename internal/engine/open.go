@@ -11,6 +11,7 @@ import (
 	"github.com/mmrun/mmrun/internal/guest"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
+	"github.com/mmrun/mmrun/rewriter"
 	"github.com/mmrun/mmrun/vfs"
 )
 
@@ -81,7 +82,11 @@ func (s *Store) setCode(ctx context.Context, src Source, kept []byte, hash [32]b
 	case err != nil:
 		return errs.State(s.dir, "", err)
 	}
-	s.guest = guest.New(ctx, code, s.opts.Config)
+	g, err := guest.New(ctx, code, rewriter.Options{Barrier: s.opts.Barrier}, s.opts.Config)
+	if err != nil {
+		return errs.State(s.dir, "", err)
+	}
+	s.guest = g
 	s.files.add(func() error { return code.Release(context.WithoutCancel(ctx)) })
 	return nil
 }
@@ -230,7 +235,11 @@ func (s *Store) mapMemory(memory vfs.File, kind mmapmem.Kind) error {
 	if memory == nil {
 		return nil
 	}
-	mem, err := mmapmem.Open(memory, kind, guest.MaxPages(&s.guest.Code().Info))
+	var trackers []mmapmem.NewTracker
+	if marks := s.guest.Marks(); marks != nil {
+		trackers = append(trackers, mmapmem.Barrier(marks))
+	}
+	mem, err := mmapmem.Open(memory, kind, guest.MaxPages(&s.guest.Code().Info), trackers...)
 	if err != nil {
 		return fileError(s.dir, err)
 	}

@@ -35,6 +35,7 @@ type Options struct {
 	WALSize    int64 // bytes, both segments together
 	Logger     *slog.Logger
 	AcceptTorn bool
+	Barrier    bool // the guest tells what it writes, in Atomic mode
 
 	FS     vfs.FS
 	BootID func() [16]byte

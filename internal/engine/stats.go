@@ -7,12 +7,13 @@ import (
 
 // Stats has the fields of the root's type of that name, which says what they are.
 type Stats struct {
-	Mode         string
-	Seq          uint64
-	MemoryBytes  uint64
-	Tracker      string
-	HotPages     int
-	PrivatePages int
+	Mode          string
+	Seq           uint64
+	MemoryBytes   uint64
+	Tracker       string
+	ComparedPages int
+	ComparedAll   uint64
+	PrivatePages  int
 
 	Commits, Aborts, Views, Checkpoints uint64
 

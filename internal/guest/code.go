@@ -13,24 +13,44 @@ import (
 	"github.com/mmrun/mmrun/rewriter"
 )
 
-// Code is a module made ready to run in one runtime: rewritten, hashed and compiled once for all
-// its guests. It is safe for concurrent use.
+// Code is a module made ready to run in one runtime: hashed once, and rewritten and compiled once in
+// each variant that is needed, for all its guests. It is safe for concurrent use.
 type Code struct {
 	Wasm []byte   // the module as the user gave it; not to be changed
 	Hash [32]byte // its SHA-256
 	Info rewriter.Info
 
-	runtime  wazero.Runtime
-	compiled wazero.CompiledModule
+	runtime wazero.Runtime
+	first   wazero.CompiledModule // of the variant that was made first
 
-	mu    sync.Mutex
-	users int // whoever compiled it, and each guest; at none the compiled code goes
+	mu       sync.Mutex
+	variants map[rewriter.Options]*variant
+	users    int // whoever compiled it, and each guest; at none the compiled code goes
 }
 
-// Compile rewrites and compiles a module of that SHA-256. The caller is its first user.
-func Compile(ctx context.Context, rt wazero.Runtime, wasm []byte,
-	hash [32]byte) (*Code, error) {
-	rewritten, info, err := rewriter.Rewrite(wasm, rewriter.Options{})
+// variant is the code as one rewrite has made it.
+type variant struct {
+	info     rewriter.Info
+	compiled wazero.CompiledModule
+}
+
+// Compile rewrites and compiles a module of that SHA-256, in the variant that will be needed. The
+// caller is its first user.
+func Compile(ctx context.Context, rt wazero.Runtime, wasm []byte, hash [32]byte,
+	options rewriter.Options) (*Code, error) {
+	v, err := newVariant(ctx, rt, wasm, options)
+	if err != nil {
+		return nil, err
+	}
+	return &Code{
+		Wasm: wasm, Hash: hash, Info: v.info, runtime: rt, first: v.compiled, users: 1,
+		variants: map[rewriter.Options]*variant{options: v},
+	}, nil
+}
+
+func newVariant(ctx context.Context, rt wazero.Runtime, wasm []byte, options rewriter.Options) (
+	*variant, error) {
+	rewritten, info, err := rewriter.Rewrite(wasm, options)
 	var unsupported *rewriter.UnsupportedError
 	switch {
 	case errors.As(err, &unsupported):
@@ -42,14 +62,26 @@ func Compile(ctx context.Context, rt wazero.Runtime, wasm []byte,
 	if err != nil {
 		return nil, fmt.Errorf("module: compile: %w", err)
 	}
-	return &Code{
-		Wasm: wasm, Hash: hash, Info: info,
-		runtime: rt, compiled: compiled, users: 1,
-	}, nil
+	return &variant{info, compiled}, nil
 }
 
-// Compiled is what wazero knows of the rewritten module.
-func (c *Code) Compiled() wazero.CompiledModule { return c.compiled }
+// variant gives the code in one form; it is made when it is first asked for.
+func (c *Code) variant(ctx context.Context, options rewriter.Options) (*variant, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v, ok := c.variants[options]; ok {
+		return v, nil
+	}
+	v, err := newVariant(ctx, c.runtime, c.Wasm, options)
+	if err == nil {
+		c.variants[options] = v
+	}
+	return v, err
+}
+
+// Compiled is what wazero knows of the rewritten module. What of it is the module's own is the same
+// in all variants.
+func (c *Code) Compiled() wazero.CompiledModule { return c.first }
 
 // Retain counts one more user. It is false when the last one has gone already.
 func (c *Code) Retain() bool {
@@ -69,7 +101,11 @@ func (c *Code) Release(ctx context.Context) error {
 	if c.users--; c.users > 0 {
 		return nil
 	}
-	return c.compiled.Close(ctx)
+	var err error
+	for _, v := range c.variants {
+		err = errors.Join(err, v.compiled.Close(ctx))
+	}
+	return err
 }
 
 // MaxPages is how large the memory of a module may become, in wasm pages.

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -17,6 +18,7 @@ import (
 // Guest is one running instance of a module. It is not safe for concurrent use, but for Closed.
 type Guest struct {
 	code   *Code
+	form   *variant
 	config wazero.ModuleConfig
 	mem    Memory // nil without a memory
 
@@ -34,6 +36,7 @@ type Guest struct {
 	tablesChanged api.MutableGlobal // nil if no table can change
 	refs          *functionRefs     // of this generation, nil until one is needed
 	scratch       []int32
+	marks         marks
 }
 
 // Memory is the linear memory that a guest is given.
@@ -68,12 +71,20 @@ type helper struct {
 
 func (h *helper) exists() bool { return h.name != "" }
 
-// New prepares a guest; Instantiate makes it run. It takes over one use of the code.
-func New(ctx context.Context, code *Code, config wazero.ModuleConfig) *Guest {
+// New prepares a guest that runs the code in one variant; Instantiate makes it run. It takes over one
+// use of the code, also when it fails.
+func New(ctx context.Context, code *Code, options rewriter.Options, config wazero.ModuleConfig) (
+	*Guest, error) {
+	form, err := code.variant(ctx, options)
+	if err != nil {
+		return nil, errors.Join(err, code.Release(context.WithoutCancel(ctx)))
+	}
 	// Start functions run once in the life of a state, and then under our control. Without a
 	// name, one runtime can hold many instances of a module.
 	config = config.WithStartFunctions().WithName("")
-	return &Guest{base: context.WithoutCancel(ctx), code: code, config: config}
+	g := &Guest{base: context.WithoutCancel(ctx), code: code, form: form, config: config}
+	g.marks.g = g
+	return g, nil
 }
 
 // Code is what the guest runs.
@@ -105,7 +116,7 @@ func (g *Guest) Instantiate() (err error) {
 			err = fmt.Errorf("module: instantiate: %w", cause)
 		}
 	}()
-	mod, err := g.code.runtime.InstantiateModule(ctx, g.code.compiled, g.config)
+	mod, err := g.code.runtime.InstantiateModule(ctx, g.form.compiled, g.config)
 	if err != nil {
 		return fmt.Errorf("module: instantiate: %w", err)
 	}
