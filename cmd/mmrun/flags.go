@@ -63,10 +63,16 @@ func (a *app) commitFlags(cmd *cobra.Command) {
 		"`MODE`, atomic or continuous; without it the state's own, and atomic for a new one")
 	flags.StringVar(&a.sync, "sync", "",
 		"`WHEN` commits are made to survive power loss: always, never or a duration such as 1s")
+	flags.StringVar(&a.tracker, "tracker", "",
+		"`HOW` changed pages are found: kernel, barrier (the guest tells) or auto")
 	flags.BoolVar(&a.force, "force", false, "take a torn continuous state as it is")
 	complete(cmd, "mode", cobra.FixedCompletions([]string{
 		"atomic\tan event is kept whole or not at all",
 		"continuous\tevery store is kept at once, a kill inside an event tears the state",
+	}, cobra.ShellCompDirectiveNoFileComp))
+	complete(cmd, "tracker", cobra.FixedCompletions([]string{
+		"auto\twhat suits most", "kernel\tthe operating system tells",
+		"barrier\tthe guest tells: cheaper events, slower code",
 	}, cobra.ShellCompDirectiveNoFileComp))
 	complete(cmd, "sync", cobra.FixedCompletions([]string{
 		"always\tbefore each answer", "never\tat checkpoints only", "1s\tat most so long after an answer",

@@ -26,6 +26,7 @@ type app struct {
 	state       string
 	mode        string
 	sync        string
+	tracker     string
 	dirs        []string
 	env         []string
 	force       bool
