@@ -2,6 +2,7 @@ package tests
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"weak"
 
@@ -58,7 +59,9 @@ func storeOf(in *mmrun.Instance) *engine.Store {
 	if !ok {
 		panic("the instance was not opened by openSeen")
 	}
-	return s.(weak.Pointer[engine.Store]).Value()
+	store := s.(weak.Pointer[engine.Store]).Value()
+	runtime.KeepAlive(in) // which holds the store
+	return store
 }
 
 func checkVerify(fs vfs.FS, boot [16]byte, dir string) (*fsck.VerifyReport, error) {

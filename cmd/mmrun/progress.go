@@ -38,6 +38,8 @@ func showWorking(to io.Writer, what string, after time.Duration) (finished func(
 			progressbar.OptionSetWriter(to),
 			progressbar.OptionSetDescription(escapeName(what)),
 			progressbar.OptionSpinnerType(14),
+			// Without a goroutine of its own, which might write once more after the end.
+			progressbar.OptionSetSpinnerChangeInterval(0),
 			progressbar.OptionSetElapsedTime(true),
 			progressbar.OptionClearOnFinish(),
 		)
