@@ -78,7 +78,10 @@ func TestTorture(t *testing.T) {
 	var totals crash.Totals
 	t.Run("lanes", func(t *testing.T) {
 		for i, x := range tortures {
-			t.Run(fmt.Sprintf("%s,sync=%s,wal=%dKiB,disk=%t", x.guest, x.sync, x.wal>>10, x.onDisk), func(t *testing.T) {
+			// Each with the other tracker the next time.
+			tracker := []mmrun.Tracker{mmrun.Kernel, mmrun.Barrier}[(seed+uint64(i))%2]
+			name := fmt.Sprintf("%s,sync=%s,wal=%dKiB,disk=%t,%v", x.guest, x.sync, x.wal>>10, x.onDisk, tracker)
+			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				var wasm []byte
 				if x.guest == "gomap" {
@@ -87,7 +90,7 @@ func TestTorture(t *testing.T) {
 					wasm = guests.Load(t, x.guest)
 				}
 				lane := newLane(t, x.onDisk, wasm, crash.Child{Guest: x.guest, Seed: seed + uint64(i), Mode: mmrun.Atomic,
-					Sync: x.sync, WALSize: x.wal})
+					Sync: x.sync, WALSize: x.wal, Tracker: tracker})
 				planner := crash.Planner{Rand: rand.New(rand.NewPCG(seed, uint64(i))), Events: x.events}
 				for range kills * x.share / 100 {
 					out, err := lane.Round(planner.Next(lane))

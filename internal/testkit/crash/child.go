@@ -34,6 +34,7 @@ type Child struct {
 	Mode    mmrun.Mode
 	Sync    string // as mmrun.ParseSync reads it
 	WALSize int64
+	Tracker mmrun.Tracker
 
 	// How often, out of 1000 events, something else is done before one. ActSeed makes the choice.
 	ActSeed                                   uint64
@@ -167,7 +168,8 @@ func (c Child) run() error {
 
 func (c Child) openOptions() ([]mmrun.Option, error) {
 	sync, err := mmrun.ParseSync(c.Sync)
-	return []mmrun.Option{mmrun.WithMode(c.Mode), mmrun.WithSync(sync), mmrun.WithWALSize(c.WALSize),
+	return []mmrun.Option{mmrun.WithMode(c.Mode), mmrun.WithSync(sync),
+		mmrun.WithWALSize(c.WALSize), mmrun.WithTracker(c.Tracker),
 		mmrun.WithModuleConfig(ModuleConfig())}, err
 }
 

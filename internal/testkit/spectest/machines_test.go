@@ -122,6 +122,7 @@ type persisted struct {
 	dir  string
 	mode mmrun.Mode
 	kill bool // go on with the files as they are before the state is closed, as a kill leaves them
+	how  mmrun.Tracker
 
 	states int
 }
@@ -161,7 +162,7 @@ type state struct {
 // event opens the state, does one thing and closes it.
 func (s *state) event(do func(in *mmrun.Instance) error) (err error) {
 	in, err := mmrun.Open(ctx, s.machine.rt, s.dir, s.wasm,
-		mmrun.WithMode(s.machine.mode), mmrun.WithWALSize(mmrun.MinWALSize))
+		mmrun.WithMode(s.machine.mode), mmrun.WithTracker(s.machine.how), mmrun.WithWALSize(mmrun.MinWALSize))
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,15 @@ func TestSpecRecoveredBetweenAnyTwoCommands(t *testing.T) {
 	})
 }
 
+// The guest tells what it writes: each store of the suite goes through a check, and what was not told
+// would be missing from what the next command finds.
+func TestSpecTellsWhatItWrites(t *testing.T) {
+	run(t, "c (recovered, barrier)", 8, atLeastV2, func(t testing.TB, rt wazero.Runtime) machine {
+		return &persisted{plain: plain{rt}, t: t, dir: memoryDir(t), mode: mmrun.Atomic, kill: true,
+			how: mmrun.Barrier}
+	})
+}
+
 // What differs from atomic mode is little, so a part of the scripts is enough.
 func TestSpecReopenedContinuous(t *testing.T) {
 	run(t, "c (reopened, continuous)", 4, atLeastV2, func(t testing.TB, rt wazero.Runtime) machine {

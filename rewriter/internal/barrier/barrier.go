@@ -17,7 +17,7 @@
 //	barrier:next     (from i32) -> (i32): the first marked page at or behind that one; -1: none
 //	barrier:forget   () -> (): no page is marked
 //	barrier:host     not 0 when a function of the host has been called since forget, which may have
-//	                 written anything
+//	                 written anything. Of WASI's it is known what they write (wasi.go), and marked
 //
 // Pages behind the end of the memory can be marked, too: by stores that have trapped, and by checks of
 // what was not stored in the end. The memory may grow to them.
@@ -86,6 +86,7 @@ type pass struct {
 	count, host         uint32
 	noted               []uint32
 	mark, range_, touch uint32
+	wrappers            map[uint32]uint32 // of imported functions
 }
 
 var i32 = wasm.Type{Kind: wasm.I32}
@@ -126,15 +127,21 @@ func Apply(m *wasm.Module, prefix string) (hidden bool, err error) {
 	return hidden, nil
 }
 
-// hostCalls are the offsets of direct calls of imported functions.
-func (p *pass) hostCalls(b *wasm.Body) (at []int, err error) {
+// hostCall is a direct call of an imported function.
+type hostCall struct {
+	start, end int // of the instruction
+	op         wasm.Op
+	function   uint32
+}
+
+func (p *pass) hostCalls(b *wasm.Body) (calls []hostCall, err error) {
 	err = wasm.Walk(b.Code, func(in *wasm.Instr) error {
 		if (in.Op == wasm.OpCall || in.Op == wasm.OpReturnCall) && p.m.Funcs[in.Index].Body == nil {
-			at = append(at, in.Start)
+			calls = append(calls, hostCall{in.Start, in.End, in.Op, in.Index})
 		}
 		return nil
 	})
-	return at, err
+	return calls, err
 }
 
 // add appends tables, globals and functions.
@@ -238,18 +245,21 @@ func (p *pass) addMark() {
 	p.mark = p.m.AddFunc(wasm.Types(wasm.I32, wasm.I32), wasm.Types(wasm.I32), wasm.Types(wasm.I32), e.c)
 }
 
-// addRange adds range(address, length): marks what a bulk instruction is about to write. One that
-// does not lie in the memory writes nothing.
+// addRange adds range(address, length): marks what a bulk instruction or the host is about to write, up
+// to the end of the memory. An instruction that would write beyond it writes nothing; a host may write
+// what there is.
 func (p *pass) addRange() {
 	const address, length, page, last = 0, 1, 2, 3
+	memoryPages := func(e *emitter) *emitter { return e.op(wasm.OpMemorySize, 0).i32(4).op(wasm.OpI32Shl) }
 	e := &emitter{}
 	e.get(length).op(wasm.OpI32Eqz).block(wasm.OpIf).op(wasm.OpReturn).end()
 	e.get(address).i32(pageShift).op(wasm.OpI32ShrU).set(page).
 		get(address).get(length).op(wasm.OpI32Add).i32(1).op(wasm.OpI32Sub).
-		i32(pageShift).op(wasm.OpI32ShrU).tee(last).
-		op(wasm.OpMemorySize, 0).i32(4).op(wasm.OpI32Shl).op(wasm.OpI32GeU).
-		get(last).get(page).op(wasm.OpI32LtU).op(wasm.OpI32Or).
-		block(wasm.OpIf).op(wasm.OpReturn).end()
+		i32(pageShift).op(wasm.OpI32ShrU).set(last)
+	memoryPages(e.get(last)).op(wasm.OpI32GeU).get(last).get(page).op(wasm.OpI32LtU).op(wasm.OpI32Or).
+		block(wasm.OpIf)
+	memoryPages(e).i32(1).op(wasm.OpI32Sub).set(last).end()
+	memoryPages(e.get(page)).op(wasm.OpI32GeU).block(wasm.OpIf).op(wasm.OpReturn).end()
 	e.block(wasm.OpLoop).get(page).call(p.touch).
 		get(page).i32(1).op(wasm.OpI32Add).tee(page).get(last).op(wasm.OpI32LeU).op(wasm.OpBrIf, 0).end()
 	p.range_ = p.m.AddFunc(wasm.Types(wasm.I32, wasm.I32), nil, wasm.Types(wasm.I32, wasm.I32), e.c)

@@ -12,24 +12,26 @@ import (
 type insertion struct {
 	at, rank int
 	code     wasm.Code
+	instead  int // so many bytes that are there are left out
 }
 
 const (
 	tees = iota // of the instruction before
 	checks
 	bulks
+	calls
 )
 
 // emit writes the checks that an analysis has found into the function, and a note before each call of
 // the host.
-func (p *pass) emit(a *analysis, hostCalls []int) {
+func (p *pass) emit(a *analysis, hostCalls []hostCall) {
 	w := &writer{pass: p, body: a.body, temps: make(map[int]uint32)}
 	for _, g := range a.all {
 		w.check(g)
 	}
 	w.ranges(a.bulk)
-	for _, at := range hostCalls {
-		w.insert(at, checks, (&emitter{}).i32(1).gset(p.host).c)
+	for _, c := range hostCalls {
+		w.hostCall(c)
 	}
 	slices.SortStableFunc(w.all, func(x, y insertion) int {
 		return cmp.Or(cmp.Compare(x.at, y.at), cmp.Compare(x.rank, y.rank))
@@ -38,7 +40,7 @@ func (p *pass) emit(a *analysis, hostCalls []int) {
 	copied := 0
 	for _, i := range w.all {
 		out = append(append(out, a.body.Code[copied:i.at]...), i.code...)
-		copied = i.at
+		copied = i.at + i.instead
 	}
 	a.body.Edit(append(out, a.body.Code[copied:]...))
 }
@@ -54,7 +56,20 @@ type writer struct {
 	spills map[wasm.Type][]uint32
 }
 
-func (w *writer) insert(at, rank int, c wasm.Code) { w.all = append(w.all, insertion{at, rank, c}) }
+func (w *writer) insert(at, rank int, c wasm.Code) { w.all = append(w.all, insertion{at, rank, c, 0}) }
+
+// hostCall has what a host function writes marked, or notes that it was called.
+func (w *writer) hostCall(c hostCall) {
+	outputs, known := w.known(c.function)
+	if !known {
+		w.insert(c.start, calls, (&emitter{}).i32(1).gset(w.host).c)
+		return
+	}
+	if len(outputs) > 0 {
+		call := wasm.Code(nil).Op(c.op, w.wrapped(c.function, outputs))
+		w.all = append(w.all, insertion{c.start, calls, call, c.end - c.start})
+	}
+}
 
 // temp is a local that gets what is on top of the stack at an offset.
 func (w *writer) temp(end int) uint32 {
