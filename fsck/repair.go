@@ -205,23 +205,38 @@ func copySparse(fsys vfs.FS, to, from string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dst.Close()) }()
+	size, err := src.Size()
+	if err != nil {
+		return err
+	}
 	buf, zeros := make([]byte, wasmPageSize), make([]byte, wasmPageSize)
-	for offset := int64(0); ; {
-		n, err := src.ReadAt(buf, offset)
-		if n > 0 && !bytes.Equal(buf[:n], zeros[:n]) {
-			if _, err := dst.WriteAt(buf[:n], offset); err != nil {
-				return err
-			}
-		}
-		offset += int64(n)
-		switch {
-		case err == io.EOF:
-			if err := dst.Truncate(offset); err != nil {
-				return err
-			}
-			return dst.Sync()
-		case err != nil:
+	for offset := int64(0); offset < size; {
+		// Holes are not read: what a file claims to have may take hours.
+		start, end, err := vfs.NextData(src, offset)
+		if err != nil {
 			return err
 		}
+		for offset = start; offset < end; {
+			n, err := src.ReadAt(buf[:min(int64(len(buf)), end-offset)], offset)
+			if n > 0 && !bytes.Equal(buf[:n], zeros[:n]) {
+				if _, err := dst.WriteAt(buf[:n], offset); err != nil {
+					return err
+				}
+			}
+			offset += int64(n)
+			if err != nil && err != io.EOF {
+				return err
+			}
+			if n == 0 {
+				offset, size = end, offset // the file has become shorter
+			}
+		}
+		if start >= size {
+			break
+		}
 	}
+	if err := dst.Truncate(size); err != nil {
+		return err
+	}
+	return dst.Sync()
 }
