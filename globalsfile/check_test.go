@@ -99,8 +99,8 @@ func TestReportNamesWhatIsDamaged(t *testing.T) {
 	if r.HeaderErrs != [2]error{} || r.Slots[0].Err != nil || r.Slots[1].Err != nil {
 		t.Fatalf("a whole file: %+v", r)
 	}
-	if r.Newest != 0 || r.Slots[0].Seq != 11 || r.Slots[1].Seq != 10 || r.EventSeq != 11 || r.Mark != 2 || r.SlotCapacity != 4096 ||
-		r.Size != 16384 {
+	if r.Newest != 0 || r.Slots[0].Seq != 11 || r.Slots[1].Seq != 10 || r.EventSeq != 11 ||
+		r.Mark != f.write || r.SlotCapacity != 4096 || r.Size != 16384 {
 		t.Fatalf("%+v", r)
 	}
 	data := m.names["globals"].data

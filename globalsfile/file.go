@@ -2,6 +2,8 @@ package globalsfile
 
 import (
 	"bytes"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,6 +30,7 @@ type File struct {
 	headerCopy int // the copy that counts, the other one is written first
 
 	write uint64 // number of the last slot write; its slot is write&1
+	skip  uint64 // even: how many numbers the next write leaves out
 
 	err error // sticky, see above
 }
@@ -121,6 +124,7 @@ func (f *File) open(file vfs.File, synced bool) error {
 	}
 	f.header, f.headerCopy = in.header, in.headerCopy
 	f.write = in.slots[in.Newest].write
+	f.skip = randomSkip()
 	if in.copiesDiffer {
 		// Left by a process killed in SetHeader, or by damage. The one that counts is on the disk.
 		f.header.encode(f.mapping[headersOffset+(1-f.headerCopy)*pageSize:])
@@ -277,7 +281,8 @@ func (f *File) WriteSlot(s *State) error {
 			return err
 		}
 	}
-	write := f.write + 1
+	write := f.write + 1 + f.skip
+	f.skip = 0
 	f.dropCells(write)
 	encodeSlot(f.slot(int(write&1)), write, s)
 	f.write = write
@@ -305,4 +310,14 @@ func (f *File) syncMapping() error {
 		return f.err
 	}
 	return nil
+}
+
+// randomSkip is how many numbers the first write after an opening leaves out. A power cut may have left
+// a part of a write in the slot that this one goes to. Under the same number, with the same content but
+// for a little, a second cut could leave parts of both that fit together to the first one, which nobody
+// has ever seen whole.
+func randomSkip() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return uint64(binary.LittleEndian.Uint32(b[:]) &^ 1)
 }
