@@ -117,6 +117,28 @@ func (p *properties) check(t *testing.T, module []byte) {
 			p.compiled++
 			p.same(t, rt, module, out, info)
 		}
+		if plain == nil {
+			p.barrier(t, rt, module)
+		}
+	}
+}
+
+// barrier runs a module that compiles as it is beside the one that tells what it writes.
+func (p *properties) barrier(t *testing.T, rt wazero.Runtime, module []byte) {
+	out, info, err := Rewrite(module, Options{Barrier: true})
+	var unsupported *UnsupportedError
+	if errors.As(err, &unsupported) {
+		return
+	}
+	if err != nil {
+		t.Errorf("with the barrier: %v", err)
+		return
+	}
+	err = compile(rt, out)
+	if err == nil {
+		p.same(t, rt, module, out, info)
+	} else if !strings.Contains(err.Error(), "is disabled") {
+		t.Errorf("does not compile with the barrier: %v", err)
 	}
 }
 
