@@ -188,10 +188,9 @@ const (
 	// has faulted.
 	Kernel
 	// Barrier lets the guest tell: its code is compiled with a check before each store, which makes
-	// it slower and an event cheaper, whatever the size of the memory. What host functions write is
-	// told by MarkWritten; after an event in which a host function was called that does not tell, all
-	// of the memory is compared. So it is for guests that compute by themselves. It costs 8 bytes
-	// for each page of the memory.
+	// it slower and an event cheaper, whatever the size of the memory. What functions of WASI write is
+	// known; other host functions tell by MarkWritten, and after an event in which one was called that
+	// does not, all of the memory is compared. It costs 8 bytes for each page of the memory.
 	Barrier
 )
 

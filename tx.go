@@ -270,7 +270,7 @@ func (in *Instance) refuseNested(ctx context.Context) error {
 }
 
 // MarkWritten says that n bytes of the guest's memory at ptr have been written, or are about to be, by
-// other means than the Tx. See the function of that name.
+// other means than the Tx. It matters with the tracker [Barrier] alone.
 func (tx *Tx) MarkWritten(ptr, n uint32) {
 	if mem := tx.in.store.Memory(); mem != nil && tx.live() {
 		mem.MarkWritten(ptr, n)

@@ -10,6 +10,8 @@ type Marks interface {
 	// Forget makes no page marked. known is false if that could not be done: the next Marked will
 	// not be known, unless the guest has been started anew.
 	Forget() (known bool)
+	// HostTells says that the host function which the guest is calling tells what it writes.
+	HostTells()
 }
 
 // Barrier makes the Tracker of a guest that tells what it writes. What the host writes has to be told
@@ -80,6 +82,7 @@ func (t *barrierTracker) Clean(Settled) bool {
 type hostMarker interface {
 	markWritten(first, end uint32)
 	markAll()
+	hostTells()
 }
 
 func (t *barrierTracker) markWritten(first, end uint32) {
@@ -96,7 +99,8 @@ func (t *barrierTracker) markWritten(first, end uint32) {
 	}
 }
 
-func (t *barrierTracker) markAll() { t.all = true }
+func (t *barrierTracker) markAll()   { t.all = true }
+func (t *barrierTracker) hostTells() { t.marks.HostTells() }
 
 // MarkWritten says that the host has written, or is about to write in this event, n bytes at an
 // address. It is for trackers that do not see the host's stores; nothing happens with the others.
@@ -111,6 +115,14 @@ func (m *Memory) MarkWritten(address, n uint32) {
 func (m *Memory) MarkAll() {
 	if h, ok := m.tracker.(hostMarker); ok {
 		h.markAll()
+	}
+}
+
+// HostTells says that the host function which the guest is calling tells all that it writes by
+// MarkWritten: without it, every page may have been written.
+func (m *Memory) HostTells() {
+	if h, ok := m.tracker.(hostMarker); ok {
+		h.hostTells()
 	}
 }
 

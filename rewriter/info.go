@@ -74,7 +74,8 @@ type Barrier struct {
 	// Forget names a function () -> () after which there are no pages. It must not be called while
 	// code of the module is on the stack.
 	Forget string `json:"forget"`
-	// Host names a global, an i32: not 0 if the code has called a function of the host since Forget.
+	// Host names a global, an i32: how often the code has called a function of the host since Forget
+	// that may have written anything. What functions of WASI write is among the pages.
 	Host string `json:"host"`
 	// HostHidden says that it may have done so without Host telling: by reference.
 	HostHidden bool `json:"hostHidden,omitempty"`

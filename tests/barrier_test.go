@@ -2,10 +2,13 @@ package tests
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
+
+	"github.com/tetratelabs/wazero/api"
 
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/internal/testkit/guests"
@@ -169,3 +172,53 @@ func randomStep(guest string, r *rand.Rand) func(in *mmrun.Instance) string {
 }
 
 var errEnough = fmt.Errorf("rolled back on purpose")
+
+// A host function writes the guest's memory behind the Tx. What it tells is taken; if it does not tell,
+// all of the memory is compared. Nothing is missed either way, and Stats say which it was.
+func TestHostFunctionsTellWhatTheyWrite(t *testing.T) {
+	for _, tells := range []bool{false, true} {
+		t.Run(fmt.Sprint("tells ", tells), func(t *testing.T) {
+			rt := newRuntime(t)
+			_, err := rt.NewHostModuleBuilder("env").NewFunctionBuilder().
+				WithFunc(func(ctx context.Context, m api.Module, ptr, n uint32) {
+					if tells {
+						mmrun.MarkWritten(ctx, ptr, n)
+						mmrun.MarkWritten(ctx, ptr+9000, 1)
+					}
+					m.Memory().Write(ptr, bytes.Repeat([]byte{7}, int(n)))
+					m.Memory().WriteByte(ptr+9000, 8)
+				}).Export("mutate").
+				NewFunctionBuilder().WithFunc(func() {}).Export("fail").Instantiate(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir, wasm := filepath.Join(t.TempDir(), "s"), guests.Load(t, "hostmut")
+			in, err := openSeen(rt, dir, wasm, mmrun.WithTracker(mmrun.Barrier))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range uint64(5) {
+				call(t, in, "mutate", 4096*i+4000, 200) // over the end of a page
+			}
+			want := uint64(5)
+			if tells {
+				want = 0
+			}
+			if got := in.Stats().ComparedAll; got != want {
+				t.Errorf("%d events compared all pages, want %d", got, want)
+			}
+			abandon(in) // what was not found is gone
+			in = open(t, rt, dir, nil)
+			for i := range uint64(5) {
+				at := 4096*i + 4000
+				for _, want := range [][2]uint64{{at, 7}, {at + 199, 7}, {at + 9000, 8}} {
+					// A later call may have written over it.
+					if got := call(t, in, "load", want[0]); got != want[1] && got != 7 {
+						t.Errorf("%d at %d, want %d", got, want[0], want[1])
+					}
+				}
+			}
+			closeInstance(t, in)
+		})
+	}
+}

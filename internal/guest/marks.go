@@ -21,10 +21,13 @@ type marks struct {
 	generation uint64 // of the guest that the rest belongs to
 	barrier    *rewriter.Barrier
 
-	count, host  api.Global
-	pages        []api.Global // looked up when they are needed
-	next, forget api.Function
-	stack        [1]uint64
+	count, host api.Global
+	// told is how many of the calls that host counts have said what they write, lastTold the number of
+	// the last one that has.
+	told, lastTold int32
+	pages          []api.Global // looked up when they are needed
+	next, forget   api.Function
+	stack          [1]uint64
 }
 
 // resolve looks up what has been looked up in an earlier generation.
@@ -37,6 +40,16 @@ func (m *marks) resolve() {
 	m.count, m.host = mod.ExportedGlobal(m.barrier.Count), mod.ExportedGlobal(m.barrier.Host)
 	m.forget = mod.ExportedFunction(m.barrier.Forget)
 	m.pages, m.next = m.pages[:0], nil
+	m.told, m.lastTold = 0, 0
+}
+
+// HostTells implements mmapmem.Marks.
+func (m *marks) HostTells() {
+	m.resolve()
+	if call := int32(m.host.Get()); call != m.lastTold {
+		m.told++
+		m.lastTold = call
+	}
 }
 
 // Marked implements mmapmem.Marks.
@@ -44,7 +57,7 @@ func (m *marks) Marked(found func(page uint32)) (known bool) {
 	m.resolve()
 	count := int32(m.count.Get())
 	switch {
-	case count < 0, m.barrier.HostHidden, int32(m.host.Get()) != 0:
+	case count < 0, m.barrier.HostHidden, int32(m.host.Get()) != m.told:
 		return false
 	case int(count) <= len(m.barrier.Pages):
 		for i := range int(count) {
@@ -78,5 +91,6 @@ func (m *marks) Forget() (known bool) {
 	if int32(m.count.Get()) == 0 && int32(m.host.Get()) == 0 {
 		return true
 	}
+	m.told, m.lastTold = 0, 0
 	return m.forget.CallWithStack(m.g.base, m.stack[:0]) == nil
 }

@@ -16,7 +16,7 @@
 //	barrier:0 ...    the pages, by index
 //	barrier:next     (from i32) -> (i32): the first marked page at or behind that one; -1: none
 //	barrier:forget   () -> (): no page is marked
-//	barrier:host     not 0 when a function of the host has been called since forget, which may have
+//	barrier:host     how often functions of the host have been called since forget that may have
 //	                 written anything. Of WASI's it is known what they write (wasi.go), and marked
 //
 // Pages behind the end of the memory can be marked, too: by stores that have trapped, and by checks of

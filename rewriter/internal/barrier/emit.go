@@ -62,7 +62,8 @@ func (w *writer) insert(at, rank int, c wasm.Code) { w.all = append(w.all, inser
 func (w *writer) hostCall(c hostCall) {
 	outputs, known := w.known(c.function)
 	if !known {
-		w.insert(c.start, calls, (&emitter{}).i32(1).gset(w.host).c)
+		e := &emitter{}
+		w.insert(c.start, calls, e.gget(w.host).i32(1).op(wasm.OpI32Add).gset(w.host).c)
 		return
 	}
 	if len(outputs) > 0 {

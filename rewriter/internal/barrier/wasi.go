@@ -118,6 +118,10 @@ func (p *pass) wrapped(function uint32, outputs []output) uint32 {
 // most is how many vectors or results of a fixed size are marked one by one. No overflow is near.
 const most = 1 << 20
 
+// hostUnknown notes a call of a host function that may write anything. A wrapped one does not say what
+// it writes by other means, so this one stays unknown.
+func (p *pass) hostUnknown(e *emitter) { e.gget(p.host).i32(1).op(wasm.OpI32Add).gset(p.host) }
+
 func (p *pass) markOutput(e *emitter, o output, i uint32) {
 	switch {
 	case o.vectors:
@@ -135,11 +139,15 @@ func (p *pass) markOutput(e *emitter, o output, i uint32) {
 		at().op(wasm.OpI32Load, 0, 0)
 		at().op(wasm.OpI32Load, 0, 4).call(p.range_)
 		e.get(i).i32(1).op(wasm.OpI32Add).set(i).op(wasm.OpBr, 0)
-		e.end().end().i32(1).gset(p.host).end()
+		e.end().end()
+		p.hostUnknown(e)
+		e.end()
 	case o.count != 0 && o.size == 1:
 		e.get(o.address).get(o.count).call(p.range_)
 	case o.count != 0:
-		e.get(o.count).i32(most).op(wasm.OpI32GtU).block(wasm.OpIf).i32(1).gset(p.host).end()
+		e.get(o.count).i32(most).op(wasm.OpI32GtU).block(wasm.OpIf)
+		p.hostUnknown(e)
+		e.end()
 		e.get(o.address).get(o.count).i32(o.size).op(wasm.OpI32Mul).call(p.range_)
 	default:
 		e.get(o.address).i32(o.size).call(p.range_)
