@@ -222,3 +222,26 @@ func callAll(b *barriered, r *rand.Rand, calls int) {
 		b.call(name, params...)
 	}
 }
+
+// A memory that has grown has all its pages told, however many are written at once.
+func TestBarrierOfAGrownMemory(t *testing.T) {
+	module, err := os.ReadFile("../testdata/stores.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rt := wazero.NewRuntime(context.Background())
+	defer rt.Close(context.Background())
+	b := newBarriered(t, rt, module)
+	for _, more := range []uint64{1, 7, 100} {
+		b.call("grow", more)
+		b.call("one", 8, 1)
+		for _, pages := range []uint64{1, 15, 16, 17, 40} {
+			b.call("touch", 0, 1, pages, pages)
+			b.call("touch", 5, 2, pages/4+1, pages+1)
+		}
+		b.call("fill", 70_000, 400_000, 3) // perhaps out of bounds
+	}
+	if got := len(memoryOf(b.in)) >> 16; got < 100 {
+		t.Errorf("the memory has %d wasm pages", got)
+	}
+}

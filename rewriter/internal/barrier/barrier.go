@@ -219,7 +219,8 @@ func (p *pass) addTouch() {
 		op(wasm.OpMemorySize, 0).i32(4).op(wasm.OpI32Shl).size(p.pages).op(wasm.OpI32Sub).
 		op(wasm.OpTableGrow, p.pages).op(wasm.OpDrop).end().end()
 	grow(p.pages, pageOf)
-	grow(p.groups, groupOf)
+	// An entry for each group that the first table has pages of: next looks at all of them.
+	grow(p.groups, func() *emitter { return e.size(p.pages).i32(groupShift).op(wasm.OpI32ShrU) })
 	e.get(page).op(wasm.OpTableGet, p.pages).op(wasm.OpRefIsNull).op(wasm.OpI32Eqz).
 		block(wasm.OpIf).op(wasm.OpReturn).end()
 	e.get(page).gget(ref).op(wasm.OpTableSet, p.pages)
