@@ -19,7 +19,7 @@ type event struct {
 	view       bool
 	started    bool  // _start has been called in it
 	failed     error // the first call that failed: what it left behind must not be committed
-	meta       engine.Meta
+	extras     engine.Extras
 	onCommit   []func()
 	onRollback []func()
 }
@@ -75,7 +75,7 @@ func (in *Instance) end(ctx context.Context, err error, done *outcome) error {
 		return in.settle(err, undone)
 	}
 	if err == nil {
-		err = in.store.Commit(in.event.meta)
+		err = in.store.Commit(in.event.extras)
 		in.closeEvent(done, err == nil)
 		done.durable = in.store.Seq()
 		return err
@@ -106,7 +106,8 @@ func (in *Instance) closeEvent(done *outcome, committed bool) {
 	} else {
 		done.hooks = e.onRollback
 	}
-	e.failed, e.meta.Set, e.onCommit, e.onRollback = nil, false, nil, nil
+	e.failed, e.onCommit, e.onRollback = nil, nil, nil
+	e.extras.MetaSet, e.extras.Kept = false, e.extras.Kept[:0]
 }
 
 // release lets the effect of an event out: it waits for the sync that the policy asks for.

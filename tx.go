@@ -157,8 +157,8 @@ func (tx *Tx) Meta() []byte {
 	if !tx.live() {
 		return nil
 	}
-	if m := &tx.in.event.meta; m.Set {
-		return m.Bytes
+	if x := &tx.in.event.extras; x.MetaSet {
+		return x.Meta
 	}
 	return tx.in.store.State().Meta
 }
@@ -171,8 +171,8 @@ func (tx *Tx) SetMeta(b []byte) {
 	if !tx.live() {
 		return
 	}
-	m := &tx.in.event.meta
-	m.Bytes, m.Set = append(m.Bytes[:0], b...), true
+	x := &tx.in.event.extras
+	x.Meta, x.MetaSet = append(x.Meta[:0], b...), true
 }
 
 // OnCommit has fn called after the event has been committed and, under SyncAlways, survives power

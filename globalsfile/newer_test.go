@@ -25,13 +25,13 @@ func withNewest(t *testing.T, sections ...section.Section) *memFS {
 
 func TestSlotWithWhatMustBeUnderstoodIsRefusedByNameAndUntouched(t *testing.T) {
 	m := withNewest(t, sectionOf(section.MemorySize, "\x01\x00\x00\x00"),
-		sectionOf(section.Clock, "tick"))
+		sectionOf(section.ID(40), "tick"))
 	before := slices.Clone(m.names["globals"].data)
 	_, _, err := Inspect(m, "globals")
 	_, openErr := Open(m, "globals")
 	for _, err := range []error{err, openErr} {
 		if !errors.Is(err, ErrVersion) || errors.Is(err, ErrCorrupt) ||
-			!strings.Contains(err.Error(), "section 20 (clock)") {
+			!strings.Contains(err.Error(), "section 40") {
 			t.Error(err)
 		}
 	}
@@ -44,7 +44,7 @@ func TestSlotWithWhatMustBeUnderstoodIsRefusedByNameAndUntouched(t *testing.T) {
 func TestOlderSlotOfANewerProgramIsOverwritten(t *testing.T) {
 	m := withNewest(t, sectionOf(section.MemorySize, "\x01\x00\x00\x00"))
 	data := m.names["globals"].data
-	copy(data[slotsOffset+pageSize:], forgedSlot(1, 10, sectionOf(section.Clock, "tick")))
+	copy(data[slotsOffset+pageSize:], forgedSlot(1, 10, sectionOf(section.ID(40), "tick")))
 	f := must[*File](t)(Open(m, "globals"))
 	defer f.Close()
 	if err := f.WriteSlot(stateB()); err != nil {
@@ -58,7 +58,7 @@ func TestOlderSlotOfANewerProgramIsOverwritten(t *testing.T) {
 func TestSectionThatNeedNotBeUnderstoodIsSkipped(t *testing.T) {
 	m := withNewest(t, sectionOf(section.Meta, "m"),
 		sectionOf(section.MemorySize, "\x02\x00\x00\x00"),
-		optional(section.TrackerCosts, "a lot"))
+		optional(section.ID(41), "a lot"))
 	s, r, err := Inspect(m, "globals")
 	want := State{Seq: 11, MemoryPages: 2, Meta: []byte("m")}
 	if err != nil || !equal(*s, want) || r.Slots[0].Err != nil {
@@ -69,7 +69,7 @@ func TestSectionThatNeedNotBeUnderstoodIsSkipped(t *testing.T) {
 // A damaged slot of a newer program is damage: the older one counts.
 func TestDamageIsNotTakenForANewerProgram(t *testing.T) {
 	m := withNewest(t, sectionOf(section.MemorySize, "\x01\x00\x00\x00"),
-		sectionOf(section.Clock, "tick"), optional(section.Chain, "x"))
+		sectionOf(section.ID(40), "tick"), optional(section.ID(41), "x"))
 	m.names["globals"].data[slotsOffset+headLength+9+6+4+2]++ // the last section's content
 	s, _, err := Inspect(m, "globals")
 	if err != nil || !equal(*s, *stateA()) {

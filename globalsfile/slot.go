@@ -27,6 +27,9 @@ type State struct {
 	// Binding is the number of the checkpoint that wrote the slot. The file of page checksums
 	// has it too, so that a mix of two backups is found. 0: none. This package only keeps it.
 	Binding uint64
+	// Kept are the byte strings of the sections from section.FirstKept on, nil where there is none.
+	// This package only keeps them.
+	Kept [section.NumKept][]byte
 }
 
 /*
@@ -49,6 +52,7 @@ All of its sections must be understood. One that would be empty is left out, the
 	meta         the user's bytes
 	memory size  in wasm pages (4 bytes)
 	binding      number of the checkpoint (8 bytes)
+	16 to 31     a byte string
 
 Bytes behind the list are left over from earlier writes and mean nothing. A slot of zeros is not
 valid.
@@ -70,6 +74,7 @@ type Sizes struct {
 	Elements                 int64 // of all tables together
 	Meta                     int64 // bytes
 	Bound                    bool  // Binding is not 0
+	Kept                     [section.NumKept]int64
 }
 
 // SizesOf takes time for each table, not for its elements.
@@ -78,6 +83,9 @@ func SizesOf(s *State) Sizes {
 		Meta: int64(len(s.Meta)), Bound: s.Binding != 0}
 	for _, t := range s.Tables {
 		z.Elements += int64(len(t))
+	}
+	for i, b := range s.Kept {
+		z.Kept[i] = int64(len(b))
 	}
 	return z
 }
@@ -98,6 +106,16 @@ func (z Sizes) Slot() int64 {
 	if z.Bound {
 		add(section.Binding, 8)
 	}
+	for i, length := range z.Kept {
+		add(section.FirstKept+section.ID(i), length)
+	}
+	return n
+}
+
+func (z Sizes) kept() (n int64) {
+	for _, length := range z.Kept {
+		n += length
+	}
 	return n
 }
 
@@ -114,8 +132,8 @@ func (z Sizes) dropped() int64 {
 func (z Sizes) Check() error {
 	if n := z.Slot(); n > MaxSlot {
 		return fmt.Errorf("%w: a small state of %d bytes (%d elements in %d tables, %d bytes of "+
-			"metadata, %d globals), the most is %d", ErrTooLarge, n, z.Elements, z.Tables, z.Meta,
-			z.Globals, MaxSlot)
+			"metadata, %d globals, %d bytes of the host's side), the most is %d", ErrTooLarge, n,
+			z.Elements, z.Tables, z.Meta, z.Globals, z.kept(), MaxSlot)
 	}
 	return nil
 }
@@ -195,6 +213,13 @@ func encodeSlot(slot []byte, write uint64, s *State) {
 		w.b = le.AppendUint64(w.b, s.Binding)
 		w.end()
 	}
+	for i, b := range s.Kept {
+		if len(b) > 0 {
+			w.begin(section.FirstKept+section.ID(i), int64(len(b)))
+			w.b = append(w.b, b...)
+			w.end()
+		}
+	}
 }
 
 func appendFlags(b []byte, flags []bool) []byte {
@@ -260,6 +285,14 @@ func (c *slotContent) decodeList(list []byte, seed uint32) error {
 	seen := map[section.ID]bool{}
 	r := section.Read(list, seed)
 	for s, ok := r.Next(); ok; s, ok = r.Next() {
+		if i, ok := s.ID.Kept(); ok {
+			if seen[s.ID] {
+				return fmt.Errorf("%v: there are two", s.ID)
+			}
+			seen[s.ID] = true
+			c.state.Kept[i] = append([]byte(nil), s.Content...)
+			continue
+		}
 		decode := sectionDecoders[s.ID]
 		if decode == nil {
 			if unknown == nil {

@@ -32,7 +32,7 @@ func Check(s *globalsfile.State, b []byte) error { return walk(s, section.Read(b
 // checks (BenchmarkOneGlobal).
 func (e *Encoder) Apply(s *globalsfile.State) error {
 	b := e.Bytes()
-	if e.start == 0 && 0 < len(b) && len(b) < 0x80 && b[0] == globalsTag {
+	if e.start == 0 && !e.written && 0 < len(b) && len(b) < 0x80 && b[0] == globalsTag {
 		// One section of globals, which is what a hot event has: no need to look for others.
 		c := cursor{b: b[2 : len(b)-4]}
 		c.globals(s, true)
@@ -80,7 +80,9 @@ func walk(s *globalsfile.State, r section.Reader, store bool) error {
 				c.failed = true
 			}
 		default:
-			if err := sec.Unknown(); err != nil {
+			if i, ok := sec.ID.Kept(); ok {
+				c.kept(&s.Kept[i], store)
+			} else if err := sec.Unknown(); err != nil {
 				return err
 			}
 		}
@@ -194,6 +196,17 @@ func (c *cursor) meta(s *globalsfile.State, store bool) {
 	}
 }
 
+// kept changes a byte string. Doing it again changes nothing: what stays is as long as it was.
+func (c *cursor) kept(b *[]byte, store bool) {
+	stay := c.index(c.number(), len(*b)+1)
+	if c.failed || !store {
+		return
+	}
+	n := stay + len(c.b)
+	*b = resize(*b, n)
+	copy((*b)[stay:], c.b)
+}
+
 // changes are those of a sequence of elements, up to the end of the section.
 type changes struct {
 	old, now uint64 // lengths
@@ -249,6 +262,9 @@ func Clone(s *globalsfile.State) *globalsfile.State {
 	c.Globals = slices.Clone(s.Globals)
 	c.Dropped = slices.Clone(s.Dropped)
 	c.Meta = slices.Clone(s.Meta)
+	for i, b := range s.Kept {
+		c.Kept[i] = slices.Clone(b)
+	}
 	c.Tables = make([][]int32, len(s.Tables))
 	for i, t := range s.Tables {
 		c.Tables[i] = slices.Clone(t)

@@ -25,6 +25,7 @@ Numbers are unsigned varints unless said otherwise; nothing changed is no bytes 
 	meta     changes of the user's bytes
 	binding  number of the checkpoint that the state went on from, number of the stretch of the log
 	         that begins here (8 bytes each); in the first delta after a checkpoint
+	16 to 31 a byte string: how many of its first bytes stay, then what follows them
 
 	changes
 	length   of the table or of the bytes, as it is now
@@ -52,12 +53,26 @@ type Encoder struct {
 	resized bool
 	// How much longer the tables and the metadata get, in elements and bytes.
 	elements, meta int64
+
+	kept    []Kept // in ascending order of their ids
+	written bool   // kept is behind the rest, which ends at rest with the checksum restSum
+	rest    int
+	restSum uint32
+}
+
+// Kept is what has become of one of the byte strings from section.FirstKept on: its first Stay bytes
+// stay, Bytes follow them. There is one for an id in a delta.
+type Kept struct {
+	ID    section.ID
+	Stay  int
+	Bytes []byte
 }
 
 // Reset begins the next commit. What Bytes has returned is no longer valid.
 func (e *Encoder) Reset() {
 	e.b, e.start, e.open, e.sum = e.b[:0], 0, false, seed
 	e.resized, e.elements, e.meta = false, 0, 0
+	e.kept, e.written = e.kept[:0], false
 }
 
 // Bytes is the delta, valid until Reset.
@@ -65,8 +80,24 @@ func (e *Encoder) Bytes() []byte {
 	if e.open {
 		e.end()
 	}
+	if len(e.kept) > 0 && !e.written {
+		e.writeKept()
+	}
 	return e.b
 }
+
+func (e *Encoder) writeKept() {
+	e.written, e.rest, e.restSum = true, len(e.b), e.sum
+	for _, k := range e.kept {
+		e.begin(k.ID)
+		e.b = append(binary.AppendUvarint(e.b, uint64(k.Stay)), k.Bytes...)
+		e.end()
+	}
+}
+
+// Keep notes what has become of a byte string. The bytes must stay as they are until Reset. An id
+// comes once, and they ascend; the other methods but Binding come before.
+func (e *Encoder) Keep(k Kept) { e.kept = append(e.kept, k) }
 
 func (e *Encoder) begin(id section.ID) {
 	e.start, e.open = len(e.b), true
@@ -143,6 +174,9 @@ const BindingSize = 32
 // Binding notes, in the first commit after a checkpoint, the number of that checkpoint and the one
 // of the stretch of the log that this commit begins (internal/binding).
 func (e *Encoder) Binding(checkpoint, stretch uint64) {
+	if e.written { // what is kept comes behind it
+		e.b, e.sum, e.written = e.b[:e.rest], e.restSum, false
+	}
 	e.in(section.Binding)
 	e.b = binary.LittleEndian.AppendUint64(e.b, checkpoint)
 	e.b = binary.LittleEndian.AppendUint64(e.b, stretch)
@@ -155,10 +189,13 @@ func (e *Encoder) CheckFits(s *globalsfile.State) error {
 	if s.Seq >= globalsfile.MaxSeq {
 		return fmt.Errorf("%w: commit %d was the last one", globalsfile.ErrTooLarge, s.Seq)
 	}
-	if !e.resized {
+	if !e.resized && len(e.kept) == 0 {
 		return nil
 	}
 	z := globalsfile.SizesOf(s)
+	for _, k := range e.kept {
+		z.Kept[k.ID-section.FirstKept] = int64(k.Stay + len(k.Bytes))
+	}
 	z.Elements += e.elements
 	z.Meta += e.meta
 	z.Bound = true // a checkpoint may bind it

@@ -50,9 +50,9 @@ func (k *atomicKeeper) begin() error    { return nil }
 func (k *atomicKeeper) rollsBack() bool { return true }
 
 // commit makes the present state the one that recovery brings back.
-func (k *atomicKeeper) commit(meta Meta) error {
+func (k *atomicKeeper) commit(x Extras) error {
 	seq := k.state.Seq + 1
-	if err := k.collect(seq, meta); err != nil {
+	if err := k.collect(seq, x); err != nil {
 		return err
 	}
 	// The pages of an event that changes very many go to the file within the event and get no
@@ -79,7 +79,7 @@ func (k *atomicKeeper) commit(meta Meta) error {
 	// The fault counter of a tracker must not take the log's page faults for the guest's.
 	faulted := k.log.Faults() != faults
 	// From here on a kill brings back this commit.
-	if err := k.adopt(seq, meta.Set); err != nil {
+	if err := k.adopt(seq, x.MetaSet); err != nil {
 		return k.poisonWith(err)
 	}
 	if k.mem != nil {
@@ -94,8 +94,8 @@ func (k *atomicKeeper) commit(meta Meta) error {
 }
 
 // collect fills k.record with what the event changed.
-func (k *atomicKeeper) collect(seq uint64, meta Meta) error {
-	if err := captureSmall(k.guest, k.state, meta, &k.small); err != nil {
+func (k *atomicKeeper) collect(seq uint64, x Extras) error {
+	if err := captureSmall(k.guest, k.state, x, &k.small); err != nil {
 		return fmt.Errorf("state %s: %w", k.dir, err)
 	}
 	k.record = wal.Commit{Seq: seq, Small: k.small.Bytes()}

@@ -49,13 +49,13 @@ func (k *continuousKeeper) begin() error {
 
 // commit writes the small state if it has changed and marks the state as outside of an event.
 // If that fails the mark stays: memory has moved on and the globals have not.
-func (k *continuousKeeper) commit(meta Meta) error {
+func (k *continuousKeeper) commit(x Extras) error {
 	k.phase = keeping
 	seq, pages := k.state.Seq+1, k.guest.Pages()
-	if meta.Set || !k.guest.NumbersAlone() && !k.guest.NumbersOnly(k.state) {
-		err := k.keepAll(seq, pages, meta)
-		if errors.Is(err, globalsfile.ErrTooLarge) && meta.Set {
-			// What the guest has done is kept without the metadata, by abort.
+	if x.MetaSet || len(x.Kept) > 0 || !k.guest.NumbersAlone() && !k.guest.NumbersOnly(k.state) {
+		err := k.keepAll(seq, pages, x)
+		if errors.Is(err, globalsfile.ErrTooLarge) && (x.MetaSet || len(x.Kept) > 0) {
+			// What the guest has done is kept without the host's part, by abort.
 			return fmt.Errorf("state %s: %w", k.dir, err)
 		}
 		if err != nil {
@@ -89,8 +89,8 @@ func (k *continuousKeeper) syncByPolicy() error {
 }
 
 // keepAll writes a small state of which more than numeric globals has changed, or could have.
-func (k *continuousKeeper) keepAll(seq uint64, pages uint32, meta Meta) error {
-	if err := captureSmall(k.guest, k.state, meta, &k.small); err != nil {
+func (k *continuousKeeper) keepAll(seq uint64, pages uint32, x Extras) error {
+	if err := captureSmall(k.guest, k.state, x, &k.small); err != nil {
 		return err
 	}
 	k.guest.Settled()
@@ -110,7 +110,7 @@ func (k *continuousKeeper) keepAll(seq uint64, pages uint32, meta Meta) error {
 // abort keeps what the failed event left behind, like that of any other: there is nothing to go
 // back to.
 func (k *continuousKeeper) abort() error {
-	if err := k.commit(Meta{}); err != nil || !k.guest.Closed() {
+	if err := k.commit(Extras{}); err != nil || !k.guest.Closed() {
 		return err
 	}
 	return k.guest.Renew(k.state) // it has ended itself

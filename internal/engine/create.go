@@ -45,7 +45,7 @@ func create(ctx context.Context, o *Options, fsys vfs.FS, dir string, g *guest.G
 	}
 	state := guest.ShapeOf(&code.Info).Blank()
 	var first delta.Encoder
-	if err := captureSmall(g, state, Meta{}, &first); err != nil {
+	if err := captureSmall(g, state, Extras{}, &first); err != nil {
 		return err
 	}
 	if err := first.Apply(state); err != nil {

@@ -6,6 +6,7 @@ import (
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/internal/guest"
+	"github.com/mmrun/mmrun/internal/section"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/wal"
 )
@@ -37,14 +38,22 @@ func applySmall(s *globalsfile.State, r wal.Record) error {
 	return nil
 }
 
-// captureSmall notes in e what has become of the small state since s, with the user's bytes, and
+// captureSmall notes in e what has become of the small state since s, with what the
+// host's side makes of it, and
 // refuses what a checkpoint could not keep: what is acknowledged can be opened.
-func captureSmall(g *guest.Guest, s *globalsfile.State, meta Meta, e *delta.Encoder) error {
+func captureSmall(g *guest.Guest, s *globalsfile.State, x Extras, e *delta.Encoder) error {
 	if err := g.Capture(s, e); err != nil {
 		return err
 	}
-	if meta.Set {
-		e.Meta(s.Meta, meta.Bytes)
+	if x.MetaSet {
+		e.Meta(s.Meta, x.Meta)
+	}
+	for _, c := range x.Kept {
+		k := delta.Kept{ID: c.ID, Bytes: c.Bytes}
+		if c.Append {
+			k.Stay = len(s.Kept[c.ID-section.FirstKept])
+		}
+		e.Keep(k)
 	}
 	return e.CheckFits(s)
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/guest"
 	"github.com/mmrun/mmrun/internal/pagefile"
+	"github.com/mmrun/mmrun/internal/section"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 )
@@ -66,7 +67,7 @@ type keeper interface {
 	begin() error
 	// commit keeps what a completed event did. It sets the phase to keeping when that cannot be
 	// undone any more. An error that does not poison leaves the event to be aborted.
-	commit(meta Meta) error
+	commit(x Extras) error
 	// abort ends an event that failed: by rollback, or by keeping what it did.
 	abort() error
 	// rollsBack tells which.
@@ -85,10 +86,18 @@ type keeper interface {
 	stats(*Stats)
 }
 
-// Meta is what an event makes of the user's bytes.
-type Meta struct {
-	Set   bool // otherwise they stay
-	Bytes []byte
+// Extras are what an event makes of the part of the small state that is not the guest's own.
+type Extras struct {
+	MetaSet bool // otherwise the user's bytes stay
+	Meta    []byte
+	Kept    []Change // in ascending order of their ids, one an id
+}
+
+// Change is what becomes of one of the byte strings that belong to the host's side of a state.
+type Change struct {
+	ID     section.ID
+	Bytes  []byte
+	Append bool // to what is there; otherwise they take its place
 }
 
 // phase is how far an event has come. It tells what is left to do for one that does not come back.
@@ -172,8 +181,8 @@ func (s *Store) revive() error {
 
 // Commit makes what the event did the state that recovery brings back. If it fails, the event has
 // been aborted, or the store is poisoned.
-func (s *Store) Commit(meta Meta) error {
-	err := s.keep.commit(meta)
+func (s *Store) Commit(x Extras) error {
+	err := s.keep.commit(x)
 	if err == nil {
 		s.phase = idle
 		s.counters.commits.Add(1)
@@ -236,6 +245,10 @@ func (s *Store) Meta() []byte {
 	defer s.metaMu.Unlock()
 	return append([]byte(nil), s.state.Meta...)
 }
+
+// Kept is a byte string of the host's side, as of the last commit; not to be changed. It is for
+// between Enter and Leave.
+func (s *Store) Kept(id section.ID) []byte { return s.state.Kept[id-section.FirstKept] }
 
 // Usable is an error if no events are taken any more.
 func (s *Store) Usable() error {

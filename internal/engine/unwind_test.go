@@ -19,7 +19,7 @@ type panickyKeeper struct {
 
 func (k *panickyKeeper) begin() error { return nil }
 
-func (k *panickyKeeper) commit(Meta) error {
+func (k *panickyKeeper) commit(Extras) error {
 	k.core.phase = k.reached
 	panic("in a commit")
 }
@@ -51,7 +51,7 @@ func TestPanicBehindTheAppendPoisons(t *testing.T) {
 		}
 		defer s.Leave()
 		s.phase = running
-		_ = s.Commit(Meta{})
+		_ = s.Commit(Extras{})
 	}()
 	if err := s.Usable(); !errors.Is(err, errs.ErrPoisoned) || k.aborts != 0 {
 		t.Errorf("%v after %d rollbacks, want a poisoned instance and none", err, k.aborts)

@@ -39,8 +39,8 @@ const (
 // ID says what a section holds. Not every list has every section.
 type ID uint16
 
-// An id stands for one thing for ever. Those from TrackerCosts on are set aside: no program writes
-// them yet.
+// An id stands for one thing for ever. Those from FirstKept on hold byte strings that belong to the
+// host's side of a state; the engine keeps them without looking into them.
 const (
 	Globals    ID = 1 // values of the mutable globals
 	Dropped    ID = 2 // which segments the code has dropped
@@ -58,13 +58,29 @@ const (
 	Frames          ID = 22 // a saved stack
 	PendingOutput   ID = 23 // what is to be let out
 	Chain           ID = 24 // digest of the commits so far, epoch of their owner
+	Fork            ID = 25 // how often the state has been forked or restored
+	Upgrade         ID = 26 // which module the state came from
+
+	FirstKept, LastKept ID = 16, 31
+	// NumKept is how many ids of byte strings there are.
+	NumKept = int(LastKept-FirstKept) + 1
 )
 
 var names = map[ID]string{Globals: "globals", Dropped: "dropped flags", Tables: "tables",
 	Meta: "meta", MemorySize: "memory size", Binding: "binding", TrackerCosts: "tracker costs",
 	StreamPosition: "stream position", Receipts: "receipts", TimeAndFunction: "time and function",
 	Clock: "clock", Descriptors: "descriptors", Frames: "frames", PendingOutput: "pending output",
-	Chain: "chain value and epoch"}
+	Chain: "chain value and epoch", Fork: "fork generation", Upgrade: "upgrade"}
+
+// Kept is the number of the byte string that the section holds, from 0. ok is false for others, and
+// for those that this program does not understand: a state that has them is a newer one's.
+func (id ID) Kept() (i int, ok bool) {
+	i = int(id) - int(FirstKept)
+	return i, FirstKept <= id && id <= LastKept && understood>>i&1 == 1
+}
+
+// understood has a bit for each byte string that this program knows what to do with.
+const understood = 1<<(StreamPosition-FirstKept) | 1<<(Receipts-FirstKept)
 
 func (id ID) String() string {
 	if name, ok := names[id]; ok {

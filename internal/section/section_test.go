@@ -38,12 +38,13 @@ func TestIDsStayWhatTheyAre(t *testing.T) {
 	for id, want := range map[ID]string{1: "globals", 2: "dropped flags", 3: "tables", 4: "meta",
 		5: "memory size", 6: "binding", 16: "tracker costs", 17: "stream position", 18: "receipts",
 		19: "time and function", 20: "clock", 21: "descriptors", 22: "frames",
-		23: "pending output", 24: "chain value and epoch"} {
+		23: "pending output", 24: "chain value and epoch", 25: "fork generation",
+		26: "upgrade"} {
 		if names[id] != want {
 			t.Errorf("%d: %q, want %q", id, names[id], want)
 		}
 	}
-	if len(names) != 15 {
+	if len(names) != 17 {
 		t.Error("an id is missing here")
 	}
 }
