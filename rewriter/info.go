@@ -77,6 +77,12 @@ type Barrier struct {
 	// Host names a global, an i32: how often the code has called a function of the host since Forget
 	// that may have written anything. What functions of WASI write is among the pages.
 	Host string `json:"host"`
+	// Active names a global, an i32: which of those calls the code is in, by that count. 0 is none,
+	// or one that cannot be told.
+	Active string `json:"active"`
+	// Foreign names a mutable global, an i32, to be set to 1 if what the module imports as functions
+	// of WASI may be others: of those it is not known what they write.
+	Foreign string `json:"foreign"`
 	// HostHidden says that it may have done so without Host telling: by reference.
 	HostHidden bool `json:"hostHidden,omitempty"`
 }

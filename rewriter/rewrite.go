@@ -41,7 +41,8 @@ func addBarrier(m *wasm.Module, info *Info) error {
 		return nil
 	}
 	info.Barrier = &Barrier{Count: Reserved + barrier.Count, Next: Reserved + barrier.Next,
-		Forget: Reserved + barrier.Forget, Host: Reserved + barrier.Host}
+		Forget: Reserved + barrier.Forget, Host: Reserved + barrier.Host,
+		Active: Reserved + barrier.Active, Foreign: Reserved + barrier.Foreign}
 	for i := range barrier.Noted {
 		info.Barrier.Pages = append(info.Barrier.Pages, Reserved+barrier.PageName(i))
 	}

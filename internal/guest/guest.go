@@ -124,6 +124,9 @@ func (g *Guest) Instantiate() (err error) {
 	g.generation++
 	g.refs = nil
 	g.resolve()
+	if b := g.form.info.Barrier; b != nil && foreignWASI(g.code.runtime, g.form.compiled) {
+		g.mod.ExportedGlobal(b.Foreign).(api.MutableGlobal).Set(1)
+	}
 	return nil
 }
 

@@ -21,10 +21,11 @@ type marks struct {
 	generation uint64 // of the guest that the rest belongs to
 	barrier    *rewriter.Barrier
 
-	count, host api.Global
-	// told is how many of the calls that host counts have said what they write, lastTold the number of
-	// the last one that has.
-	told, lastTold int32
+	count, host, active api.Global
+	// told has a bit for each of the calls that host counts: it has said what it writes. tells is how
+	// many have.
+	told  []uint64
+	tells int
 	pages          []api.Global // looked up when they are needed
 	next, forget   api.Function
 	stack          [1]uint64
@@ -38,17 +39,26 @@ func (m *marks) resolve() {
 	m.generation, m.barrier = m.g.generation, m.g.form.info.Barrier
 	mod := m.g.mod
 	m.count, m.host = mod.ExportedGlobal(m.barrier.Count), mod.ExportedGlobal(m.barrier.Host)
+	m.active = mod.ExportedGlobal(m.barrier.Active)
 	m.forget = mod.ExportedFunction(m.barrier.Forget)
 	m.pages, m.next = m.pages[:0], nil
-	m.told, m.lastTold = 0, 0
+	m.told, m.tells = m.told[:0], 0
 }
 
 // HostTells implements mmapmem.Marks.
 func (m *marks) HostTells() {
 	m.resolve()
-	if call := int32(m.host.Get()); call != m.lastTold {
-		m.told++
-		m.lastTold = call
+	// Calls nest: one that told before may tell again when those that it has led to have ended.
+	call := uint32(m.active.Get())
+	if call == 0 {
+		return
+	}
+	for int(call/64) >= len(m.told) {
+		m.told = append(m.told, 0)
+	}
+	if bit := uint64(1) << (call % 64); m.told[call/64]&bit == 0 {
+		m.told[call/64] |= bit
+		m.tells++
 	}
 }
 
@@ -57,7 +67,7 @@ func (m *marks) Marked(found func(page uint32)) (known bool) {
 	m.resolve()
 	count := int32(m.count.Get())
 	switch {
-	case count < 0, m.barrier.HostHidden, int32(m.host.Get()) != m.told:
+	case count < 0, m.barrier.HostHidden, int(uint32(m.host.Get())) != m.tells:
 		return false
 	case int(count) <= len(m.barrier.Pages):
 		for i := range int(count) {
@@ -91,6 +101,6 @@ func (m *marks) Forget() (known bool) {
 	if int32(m.count.Get()) == 0 && int32(m.host.Get()) == 0 {
 		return true
 	}
-	m.told, m.lastTold = 0, 0
+	m.told, m.tells = m.told[:0], 0
 	return m.forget.CallWithStack(m.g.base, m.stack[:0]) == nil
 }

@@ -18,6 +18,10 @@
 //	barrier:forget   () -> (): no page is marked
 //	barrier:host     how often functions of the host have been called since forget that may have
 //	                 written anything. Of WASI's it is known what they write (wasi.go), and marked
+//	barrier:active   which of those calls the code is in, by that count; 0: none, or one that cannot
+//	                 be told
+//	barrier:foreign  to be set by the host if the functions called WASI's may be others: then they
+//	                 may have written anything, too
 //
 // Pages behind the end of the memory can be marked, too: by stores that have trapped, and by checks of
 // what was not stored in the end. The memory may grow to them.
@@ -59,6 +63,9 @@ const (
 	Next   = "barrier:next"
 	Forget = "barrier:forget"
 	Host   = "barrier:host"
+	Active = "barrier:active"
+	// Foreign is a global that the host may set.
+	Foreign = "barrier:foreign"
 )
 
 // Noted is how many pages are noted in globals.
@@ -84,6 +91,7 @@ type pass struct {
 	pages, groups       uint32 // tables
 	heap, stack         uint32 // windows
 	count, host         uint32
+	active, foreign     uint32
 	noted               []uint32
 	mark, range_, touch uint32
 	wrappers            map[uint32]uint32 // of imported functions
@@ -160,6 +168,9 @@ func (p *pass) add(prefix string) {
 	p.heap, p.stack, p.count, p.host = global(nowhere), global(nowhere), global(0), global(0)
 	m.AddExport(prefix+Count, wasm.KindGlobal, p.count)
 	m.AddExport(prefix+Host, wasm.KindGlobal, p.host)
+	p.active, p.foreign = global(0), global(0)
+	m.AddExport(prefix+Active, wasm.KindGlobal, p.active)
+	m.AddExport(prefix+Foreign, wasm.KindGlobal, p.foreign)
 	for i := range Noted {
 		p.noted = append(p.noted, global(0))
 		m.AddExport(prefix+PageName(i), wasm.KindGlobal, p.noted[i])
@@ -271,7 +282,7 @@ func (p *pass) addRange() {
 func (p *pass) addForget() uint32 {
 	const group, n = 0, 1
 	e := &emitter{}
-	e.i32(nowhere).gset(p.heap).i32(nowhere).gset(p.stack).i32(0).gset(p.host)
+	e.i32(nowhere).gset(p.heap).i32(nowhere).gset(p.stack).i32(0).gset(p.host).i32(0).gset(p.active)
 	e.gget(p.count).i32(Noted).op(wasm.OpI32LeU).block(wasm.OpIf)
 	for i, noted := range p.noted {
 		e.gget(p.count).i32(int32(i)).op(wasm.OpI32Eq).

@@ -16,7 +16,8 @@ type insertion struct {
 }
 
 const (
-	tees = iota // of the instruction before
+	ended = iota // the call of the host before
+	tees         // of the instruction before
 	checks
 	bulks
 	calls
@@ -48,12 +49,14 @@ func (p *pass) emit(a *analysis, hostCalls []hostCall) {
 // writer collects what is inserted into one function.
 type writer struct {
 	*pass
-	body   *wasm.Body
-	all    []insertion
-	temps  map[int]uint32 // locals that hold an address, by the end of what has made it
-	page   uint32         // a local for the index of a page, once there is one
-	paged  bool
-	spills map[wasm.Type][]uint32
+	body    *wasm.Body
+	all     []insertion
+	temps   map[int]uint32 // locals that hold an address, by the end of what has made it
+	page    uint32         // a local for the index of a page, once there is one
+	paged   bool
+	outer   uint32 // a local for the call of the host that this code was called in, once there is one
+	outered bool
+	spills  map[wasm.Type][]uint32
 }
 
 func (w *writer) insert(at, rank int, c wasm.Code) { w.all = append(w.all, insertion{at, rank, c, 0}) }
@@ -63,7 +66,17 @@ func (w *writer) hostCall(c hostCall) {
 	outputs, known := w.known(c.function)
 	if !known {
 		e := &emitter{}
-		w.insert(c.start, calls, e.gget(w.host).i32(1).op(wasm.OpI32Add).gset(w.host).c)
+		w.hostUnknown(e)
+		if c.op == wasm.OpReturnCall {
+			// It goes on when this function has gone, so nobody can say when it has ended.
+			w.insert(c.start, calls, e.i32(0).gset(w.active).c)
+			return
+		}
+		if !w.outered {
+			w.outer, w.outered = w.body.AddLocal(i32), true
+		}
+		w.insert(c.start, calls, e.gget(w.active).set(w.outer).gget(w.host).gset(w.active).c)
+		w.insert(c.end, ended, (&emitter{}).get(w.outer).gset(w.active).c)
 		return
 	}
 	if len(outputs) > 0 {

@@ -103,6 +103,9 @@ func (p *pass) wrapped(function uint32, outputs []output) uint32 {
 	t := p.m.TypeOf(function)
 	i := uint32(len(t.Params)) // a local, of a loop over vectors
 	e := &emitter{}
+	e.gget(p.foreign).block(wasm.OpIf)
+	p.hostUnknown(e)
+	e.end()
 	for _, o := range outputs {
 		p.markOutput(e, o, i)
 	}
@@ -119,7 +122,7 @@ func (p *pass) wrapped(function uint32, outputs []output) uint32 {
 const most = 1 << 20
 
 // hostUnknown notes a call of a host function that may write anything. A wrapped one does not say what
-// it writes by other means, so this one stays unknown.
+// it writes by other means, so that stays unknown.
 func (p *pass) hostUnknown(e *emitter) { e.gget(p.host).i32(1).op(wasm.OpI32Add).gset(p.host) }
 
 func (p *pass) markOutput(e *emitter, o output, i uint32) {
@@ -136,8 +139,16 @@ func (p *pass) markOutput(e *emitter, o output, i uint32) {
 		at := func() *emitter {
 			return e.get(o.address).get(i).i32(3).op(wasm.OpI32Shl).op(wasm.OpI32Add)
 		}
-		at().op(wasm.OpI32Load, 0, 0)
-		at().op(wasm.OpI32Load, 0, 4).call(p.range_)
+		// The host reads the list as it goes: what it writes there would change where it writes next.
+		buffer := func() *emitter { return at().op(wasm.OpI32Load, 0, 0) }
+		length := func() *emitter { return at().op(wasm.OpI32Load, 0, 4) }
+		e.get(o.address)
+		buffer().op(wasm.OpI32Sub)
+		length().op(wasm.OpI32LtU)
+		buffer().get(o.address).op(wasm.OpI32Sub).get(o.count).i32(3).op(wasm.OpI32Shl).op(wasm.OpI32LtU)
+		e.op(wasm.OpI32Or).op(wasm.OpBrIf, 1)
+		buffer()
+		length().call(p.range_)
 		e.get(i).i32(1).op(wasm.OpI32Add).set(i).op(wasm.OpBr, 0)
 		e.end().end()
 		p.hostUnknown(e)
