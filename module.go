@@ -59,7 +59,7 @@ func (m *Module) Open(ctx context.Context, dir string, opts ...Option) (*Instanc
 	}
 	return open(ctx, dir, engine.Source{
 		Hash: &m.code.Hash,
-		Code: func([]byte, [32]byte) (*guest.Code, error) {
+		Code: func([]byte, [32]byte, rewriter.Options) (*guest.Code, error) {
 			if !m.code.Retain() {
 				return nil, errors.New("the module has been closed")
 			}
@@ -97,11 +97,12 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte,
 	if err != nil {
 		return nil, fmt.Errorf("state %s: %w", dir, err)
 	}
-	src := engine.Source{Code: func(kept []byte, hash [32]byte) (*guest.Code, error) {
+	src := engine.Source{Code: func(kept []byte, hash [32]byte, form rewriter.Options) (
+		*guest.Code, error) {
 		if wasm != nil {
 			kept = wasm
 		}
-		return guest.Compile(ctx, rt, kept, hash, rewriter.Options{Barrier: o.Barrier})
+		return guest.Compile(ctx, rt, kept, hash, form)
 	}}
 	if wasm != nil {
 		hash := sha256.Sum256(wasm)

@@ -180,7 +180,9 @@ func WithLogger(l *slog.Logger) Option {
 type Tracker int
 
 const (
-	// Auto is the tracker that mmrun takes by itself: Kernel.
+	// Auto takes the one of which less is to be expected, from what the state's events have cost so
+	// far: Kernel at first, then, from the next opening after the first thousand events on, what is
+	// estimated or has been seen to be cheaper. Stats and inspect say what was chosen, and why.
 	Auto Tracker = iota
 	// Kernel lets the operating system tell, by page faults, or compares where it does not. It costs
 	// the guest's code nothing. An event that writes to pages that were not written lately costs
@@ -222,7 +224,7 @@ func WithTracker(t Tracker) Option {
 		if t < Auto || t > Barrier {
 			return fmt.Errorf("tracker %v: want Auto, Kernel or Barrier", t)
 		}
-		o.Barrier = t == Barrier
+		o.Tracker = engine.Tracker(t)
 		return nil
 	}
 }

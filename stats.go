@@ -6,6 +6,8 @@ type Stats struct {
 	Seq         uint64 `json:"seq"`         // of the last commit
 	MemoryBytes uint64 `json:"memoryBytes"` // size of the linear memory
 	Tracker     string `json:"tracker"`     // how changed pages are found; see package mmapmem
+	// TrackerReason is why that way was chosen when the state was opened.
+	TrackerReason string `json:"trackerReason"`
 	// ComparedPages is how many 4 KiB pages each commit compares.
 	ComparedPages int `json:"comparedPages"`
 	// ComparedAll is how many events have had all pages compared, since Open: with the tracker

@@ -36,6 +36,11 @@ type Report struct {
 	Segments   []SegmentReport `json:"segments"`
 	MetaBytes  int             `json:"metaBytes"`
 
+	// Tracker is what finds changed pages the next time unless something else is asked for, and
+	// TrackerReason why.
+	Tracker       string `json:"tracker"`
+	TrackerReason string `json:"trackerReason"`
+
 	Slots [2]SlotReport `json:"slots"`
 	WAL   []WALReport   `json:"wal,omitempty"`
 	Files []FileReport  `json:"files"`
@@ -215,6 +220,8 @@ func (r *Report) fillState(v *engine.View) {
 		r.Segments = append(r.Segments, x)
 	}
 	r.MetaBytes = len(v.State.Meta)
+	tracker, why := engine.AutoChoice(v.State, v.Sidecar.Header.Mode == engine.Continuous)
+	r.Tracker, r.TrackerReason = tracker.String(), why
 	if n := v.State.MemoryPages; n > 0 || v.Info.Memory != nil {
 		r.Memory = &MemoryReport{WasmPages: n, Bytes: uint64(n) * wasmPageSize}
 		if v.Info.Memory != nil {

@@ -115,6 +115,7 @@ func printReport(to io.Writer, r *fsck.Report) error {
 		field("memory", "none")
 	}
 	field("meta", "%d bytes", r.MetaBytes)
+	field("tracker", "%s (%s)", r.Tracker, r.TrackerReason)
 	w.Flush()
 
 	section := func(name string, n int) {

@@ -275,8 +275,9 @@ func TestStateInUseNamesItsOwner(t *testing.T) {
 		}
 	}
 	stdout, _ := mmrunOutput(t, exitDone, "inspect", state)
-	if !strings.Contains(stdout, "in use  by process "+pid) ||
-		!strings.Contains(stdout, "commit  2 (checkpoint 1, in the wal 1 more)") {
+	words := strings.Join(strings.Fields(stdout), " ")
+	if !strings.Contains(words, "in use by process "+pid) ||
+		!strings.Contains(words, "commit 2 (checkpoint 1, in the wal 1 more)") {
 		t.Errorf("inspect of a state in use:\n%s", stdout)
 	}
 	if got := l.ask("inc"); got != "2" {

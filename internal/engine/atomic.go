@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,18 +38,29 @@ type atomicKeeper struct {
 	// stretch is the number of the log's stretch that the next commit begins; 0 if one has begun it.
 	stretch uint64
 
-	durableMu sync.Mutex // held during a sync that commits wait for
-	durable   uint64     // seq up to which commits are known to survive power loss
+	group syncGroup // of commits that wait to be durable
+
+	meter *meter
+	kept  []Change // of the commit that is being made
 
 	timer    *time.Timer // of SyncEvery
 	timerSet atomic.Bool
 }
 
-func (k *atomicKeeper) begin() error    { return nil }
+func (k *atomicKeeper) begin() error {
+	k.meter.begin()
+	return nil
+}
+
 func (k *atomicKeeper) rollsBack() bool { return true }
 
 // commit makes the present state the one that recovery brings back.
 func (k *atomicKeeper) commit(x Extras) error {
+	k.meter.collecting()
+	if hint, due := k.meter.due(); due {
+		k.kept = append(append(k.kept[:0], hint), x.Kept...)
+		x.Kept = k.kept
+	}
 	seq := k.state.Seq + 1
 	if err := k.collect(seq, x); err != nil {
 		return err
@@ -90,6 +100,7 @@ func (k *atomicKeeper) commit(x Extras) error {
 	if k.opts.SyncEvery > 0 && !k.timerSet.Load() {
 		k.setTimer()
 	}
+	k.meter.committed(len(k.ranges))
 	return nil
 }
 
@@ -262,18 +273,11 @@ func (k *atomicKeeper) noteCheckpoint() error {
 // waitDurable returns when the commits up to seq survive power loss. One sync serves all who wait
 // for it: those who come while it runs are served by the next.
 func (k *atomicKeeper) waitDurable(seq uint64) error {
-	k.durableMu.Lock()
-	defer k.durableMu.Unlock()
-	if k.durable >= seq {
-		return nil
-	}
-	// What is known to be in the log before the sync begins is on the disk after it.
-	appended := k.seq.Load()
-	if err := k.syncLog(); err != nil {
-		return err
-	}
-	k.durable = appended
-	return nil
+	return k.group.wait(seq, func() (uint64, error) {
+		// What is known to be in the log before the sync begins is on the disk after it.
+		appended := k.seq.Load()
+		return appended, k.syncLog()
+	})
 }
 
 func (k *atomicKeeper) setTimer() {

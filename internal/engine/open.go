@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/guest"
+	"github.com/mmrun/mmrun/internal/section"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/rewriter"
@@ -21,8 +23,8 @@ type Source struct {
 	// Hash of the module given; nil if there is none.
 	Hash *[32]byte
 	// Code returns the code of the module given, or of the one kept, whose SHA-256 has been checked
-	// to be hash. The store takes over one use.
-	Code func(kept []byte, hash [32]byte) (*guest.Code, error)
+	// to be hash; it is needed in that form first. The store takes over one use.
+	Code func(kept []byte, hash [32]byte, form rewriter.Options) (*guest.Code, error)
 }
 
 // Open resumes the state in dir, or creates it. The caller has checked the options.
@@ -55,7 +57,7 @@ func Open(ctx context.Context, dir string, src Source, opts *Options) (_ *Store,
 			}
 		}
 	} else {
-		if err := s.setCode(ctx, src, nil, *src.Hash); err != nil {
+		if err := s.setCode(ctx, src, nil, *src.Hash, opts.Mode == Continuous); err != nil {
 			return nil, err
 		}
 		fill := func(fsys vfs.FS) error { return create(ctx, opts, fsys, dir, s.guest) }
@@ -74,15 +76,22 @@ func Open(ctx context.Context, dir string, src Source, opts *Options) (_ *Store,
 	return s, nil
 }
 
-func (s *Store) setCode(ctx context.Context, src Source, kept []byte, hash [32]byte) error {
-	code, err := src.Code(kept, hash)
+func (s *Store) setCode(ctx context.Context, src Source, kept []byte, hash [32]byte,
+	continuous bool) error {
+	var hint []byte
+	if s.state != nil {
+		hint = s.Kept(section.TrackerCosts)
+	}
+	var form rewriter.Options
+	form.Barrier, s.trackerWhy = s.opts.chosen(hint, continuous)
+	code, err := src.Code(kept, hash, form)
 	switch {
 	case err != nil && kept == nil: // it is about the module given
 		return err
 	case err != nil:
 		return errs.State(s.dir, "", err)
 	}
-	g, err := guest.New(ctx, code, rewriter.Options{Barrier: s.opts.Barrier}, s.opts.Config)
+	g, err := guest.New(ctx, code, form, s.opts.Config)
 	if err != nil {
 		return errs.State(s.dir, "", err)
 	}
@@ -102,13 +111,14 @@ func (s *Store) resume(ctx context.Context, src Source) error {
 	if err != nil {
 		return err
 	}
-	if s.guest == nil {
-		if err := s.setCode(ctx, src, kept, header.Module); err != nil {
-			return err
-		}
-	}
 	if s.state, err = sidecar.Read(); err != nil {
 		return fileError(s.dir, err)
+	}
+	if s.guest == nil {
+		mode := cmp.Or(s.opts.Mode, header.Mode)
+		if err := s.setCode(ctx, src, kept, header.Module, mode == Continuous); err != nil {
+			return err
+		}
 	}
 	if err := guest.CheckShape(&s.guest.Code().Info, s.state); err != nil {
 		return fmt.Errorf("state %s: %w", s.dir, err)
@@ -181,10 +191,7 @@ func (s *Store) module(src Source, want [32]byte) (kept []byte, err error) {
 // openKeeper opens memory and log, recovers, and converts the state to the mode asked for.
 func (s *Store) openKeeper(sidecar *globalsfile.File, torn bool) error {
 	has := sidecar.Header().Mode
-	want := has
-	if s.opts.Mode != 0 {
-		want = s.opts.Mode
-	}
+	want := cmp.Or(s.opts.Mode, has)
 	memory, err := s.openMemory()
 	if err != nil {
 		return err

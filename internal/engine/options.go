@@ -35,10 +35,11 @@ type Options struct {
 	WALSize    int64 // bytes, both segments together
 	Logger     *slog.Logger
 	AcceptTorn bool
-	Barrier    bool // the guest tells what it writes, in Atomic mode
+	Tracker    Tracker // in Atomic mode
 
 	FS     vfs.FS
 	BootID func() [16]byte
+	Now    func() time.Duration // a monotonic clock
 	// Opened, if not nil, is told of the store of an instance that has been opened. It is for tests
 	// that look behind the instance.
 	Opened func(*Store)
@@ -52,5 +53,6 @@ func DefaultOptions() *Options {
 		Logger:  slog.New(slog.DiscardHandler),
 		FS:      vfs.OS,
 		BootID:  statedir.Boot,
+		Now:     monotonic,
 	}
 }

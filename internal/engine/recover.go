@@ -11,6 +11,7 @@ import (
 	"github.com/mmrun/mmrun/internal/delta"
 	"github.com/mmrun/mmrun/internal/guest"
 	"github.com/mmrun/mmrun/internal/pagefile"
+	"github.com/mmrun/mmrun/internal/section"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/mmapmem"
 	"github.com/mmrun/mmrun/vfs"
@@ -53,7 +54,8 @@ func (s *Store) openAtomic(sidecar *globalsfile.File, memory vfs.File) error {
 		return err
 	}
 	s.keep = &atomicKeeper{core: &s.core, log: log, checkpoint: c,
-		number: s.state.Binding, stretch: binding.New()}
+		number: s.state.Binding, stretch: binding.New(),
+		meter: newMeter(s.opts.Now, s.Kept(section.TrackerCosts), s.guest.Marks() != nil)}
 	if s.mem != nil {
 		s.mem.InFile(s.state.Seq)
 	}

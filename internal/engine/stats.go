@@ -11,6 +11,7 @@ type Stats struct {
 	Seq           uint64
 	MemoryBytes   uint64
 	Tracker       string
+	TrackerReason string
 	ComparedPages int
 	ComparedAll   uint64
 	PrivatePages  int
@@ -47,7 +48,7 @@ func (s *Store) Stats() Stats {
 	s.statsMu.Lock()
 	st := s.lastStats
 	s.statsMu.Unlock()
-	st.Mode, st.Seq = s.mode.String(), s.Seq()
+	st.Mode, st.Seq, st.TrackerReason = s.mode.String(), s.Seq(), s.trackerWhy
 	st.Commits, st.Aborts = s.counters.commits.Load(), s.counters.aborts.Load()
 	st.Views, st.Checkpoints = s.counters.views.Load(), s.counters.checkpoints.Load()
 	st.Recovered = s.counters.recovered

@@ -54,6 +54,8 @@ type core struct {
 	files closers
 	phase phase // of the event in progress
 
+	trackerWhy string // why the tracker was chosen
+
 	poison   atomic.Pointer[error]
 	counters counters
 	seq      atomic.Uint64 // of the last commit
