@@ -35,4 +35,11 @@ var (
 	ErrNotInEvent = errs.ErrNotInEvent
 	// ErrTrap: the guest trapped. The error that wraps it is an EventError.
 	ErrTrap = errs.ErrTrap
+	// ErrRefused: the guest's handler has refused the event. The error that wraps it is a
+	// RefusedError.
+	ErrRefused = errs.ErrRefused
+	// ErrKeyReused: the key of a request belongs to another request.
+	ErrKeyReused = errs.ErrKeyReused
+	// ErrEffectTooLarge: an event has printed more than can be kept.
+	ErrEffectTooLarge = errs.ErrEffectTooLarge
 )

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/mmrun/mmrun/internal/engine"
+	"github.com/mmrun/mmrun/internal/receipts"
 )
 
 // event is what belongs to the event in progress. Its number tells a Tx of this event from one
@@ -20,6 +21,7 @@ type event struct {
 	started    bool  // _start has been called in it
 	failed     error // the first call that failed: what it left behind must not be committed
 	extras     engine.Extras
+	receipt    *receipts.Table // has a receipt planned
 	onCommit   []func()
 	onRollback []func()
 }
@@ -28,6 +30,7 @@ type event struct {
 type outcome struct {
 	durable uint64 // commit that has to survive power loss before anything is told; 0 for none
 	hooks   []func()
+	printed []byte // by an event that is not a handler's
 }
 
 // enter waits for the instance. Whatever runs guest code calls it first and defers leave.
@@ -106,6 +109,16 @@ func (in *Instance) closeEvent(done *outcome, committed bool) {
 	} else {
 		done.hooks = e.onRollback
 	}
+	if committed && e.receipt != nil {
+		e.receipt.Done()
+	}
+	e.receipt = nil
+	if io := in.io; io != nil {
+		if committed || e.view {
+			done.printed = io.take()
+		}
+		io.reset()
+	}
 	e.failed, e.onCommit, e.onRollback = nil, nil, nil
 	e.extras.MetaSet, e.extras.Kept = false, e.extras.Kept[:0]
 }
@@ -114,6 +127,9 @@ func (in *Instance) closeEvent(done *outcome, committed bool) {
 func (in *Instance) release(err error, done *outcome) error {
 	if err == nil && done.durable != 0 {
 		err = in.store.Durable(done.durable)
+	}
+	if done.printed != nil && err == nil {
+		_ = in.io.release(done.printed) // the event is committed, whoever reads that or not
 	}
 	if err == nil || !errors.Is(err, ErrPoisoned) {
 		runHooks(done)

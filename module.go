@@ -112,11 +112,22 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte,
 }
 
 func open(ctx context.Context, dir string, src engine.Source, o *engine.Options) (*Instance, error) {
+	in := &Instance{functions: make(map[string]*Function)}
+	if h, ok := o.Handler.(*stdio); ok {
+		// An option may be used for several instances, each of which has its own.
+		in.io = &stdio{rest: h.rest, turn: make(chan struct{}, 1)}
+		o.Config = o.Config.WithStdin(in.io).WithStdout(stdout{in.io})
+	}
 	store, err := engine.Open(ctx, filepath.Clean(dir), src, o)
 	if err != nil {
 		return nil, err
 	}
-	in := &Instance{store: store, functions: make(map[string]*Function)}
+	in.store = store
+	if in.io != nil {
+		if b := in.io.take(); b != nil { // of the first run
+			_ = in.io.release(b)
+		}
+	}
 	for _, f := range store.Guest().Code().Compiled().ImportedFunctions() {
 		module, _, _ := f.Import()
 		in.hostCalls = in.hostCalls || !strings.HasPrefix(module, "wasi_")

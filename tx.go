@@ -1,12 +1,14 @@
 package mmrun
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/mmrun/mmrun/internal/engine"
 	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/markedmemory"
 )
@@ -175,6 +177,18 @@ func (tx *Tx) SetMeta(b []byte) {
 	x.Meta, x.MetaSet = append(x.Meta[:0], b...), true
 }
 
+// keep adds a change of what is kept beside the guest's own state; a later one for the same id takes
+// the place of an earlier one.
+func (tx *Tx) keep(c engine.Change) {
+	kept := tx.in.event.extras.Kept
+	i, found := slices.BinarySearchFunc(kept, c, func(a, b engine.Change) int { return cmp.Compare(a.ID, b.ID) })
+	if found {
+		kept[i] = c
+		return
+	}
+	tx.in.event.extras.Kept = slices.Insert(kept, i, c)
+}
+
 // OnCommit has fn called after the event has been committed and, under SyncAlways, survives power
 // loss. Other events may run meanwhile. fn runs on the event's goroutine, before the call that
 // made the event returns, and may begin another event.
@@ -274,5 +288,21 @@ func (in *Instance) refuseNested(ctx context.Context) error {
 func (tx *Tx) MarkWritten(ptr, n uint32) {
 	if mem := tx.in.store.Memory(); mem != nil && tx.live() {
 		mem.MarkWritten(ptr, n)
+	}
+}
+
+// MarkWritten says that the host function that ctx was given to has written, or is about to write, n
+// bytes of the guest's memory at ptr. One that calls it says with that all that it writes, in as many
+// calls as it takes; n may be 0. It matters with the tracker [Barrier] alone: an event in which a host
+// function was called that does not tell has all of its memory compared. Outside of an event it does
+// nothing.
+func MarkWritten(ctx context.Context, ptr, n uint32) {
+	tx := TxFrom(ctx)
+	if tx == nil || tx.usable() != nil {
+		return
+	}
+	if mem := tx.in.store.Memory(); mem != nil {
+		mem.MarkWritten(ptr, n)
+		mem.HostTells()
 	}
 }

@@ -211,6 +211,10 @@ type answer struct {
 	Results  []value `json:"results,omitempty"`
 	Error    string  `json:"error,omitempty"` // the event was not committed
 	Kind     string  `json:"kind,omitempty"`  // of the error
+
+	// Effect of an event that went to the guest's handler; EffectBase64 if it is not text.
+	Effect       *string `json:"effect,omitempty"`
+	EffectBase64 []byte  `json:"effectBase64,omitempty"`
 }
 
 func (a *app) printResults(name string, seq uint64, results []value) error {

@@ -70,6 +70,8 @@ var kinds = []struct {
 	{mmrun.ErrNotExist, "no-state"},
 	{mmrun.ErrNoFunction, "no-function"},
 	{mmrun.ErrRunsOnce, "runs-once"},
+	{mmrun.ErrRefused, "refused"},
+	{mmrun.ErrEffectTooLarge, "effect-too-large"},
 	{context.DeadlineExceeded, "timeout"},
 }
 

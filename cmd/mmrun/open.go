@@ -43,6 +43,8 @@ type openRequest struct {
 	sync   mmrun.SyncPolicy // unless the command line has one
 	// check, if not nil, looks at the module's functions before a state is created for it.
 	check func(functions) error
+	// handler: the guest's standard input and output belong to events.
+	handler bool
 }
 
 // open opens or creates the instance of a target.
@@ -62,6 +64,9 @@ func (a *app) open(ctx context.Context, req openRequest) (*session, error) {
 		return nil, err
 	}
 	opts = append(opts, mmrun.WithModuleConfig(config))
+	if req.handler {
+		opts = append(opts, mmrun.WithHandler(a.guestOut))
+	}
 	// Which compiled code to use is known from the module. If the one kept in the state cannot be
 	// read, Open says so.
 	code := wasm

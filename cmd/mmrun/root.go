@@ -54,8 +54,9 @@ With --json a failure is an object on standard output, where the answer would ha
 well as sentences on standard error:
 {"error":"...","kind":"trap","committed":false,"seq":7}
 committed tells whether the event is committed nevertheless (it must not be tried again then),
-seq is the last commit. Kinds: usage, trap, exit, timeout, no-function, runs-once, output,
-locked, no-state, module-mismatch, torn, corrupt, unsupported, poisoned, failed.
+seq is the last commit. Kinds: usage, trap, exit, timeout, no-function, runs-once, refused,
+effect-too-large, output, locked, no-state, module-mismatch, torn, corrupt, unsupported, poisoned,
+failed.
 
 Names and messages that come from guests are shown with control characters, changes of the
 text's direction and malformed UTF-8 escaped. What a guest prints itself is escaped on a

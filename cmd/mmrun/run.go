@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,17 +28,40 @@ With --json each answer is an object: {"seq":7,"results":[...]} or
 {"seq":7,"error":"...","kind":"trap"}, where seq is the last commit. If the loop itself fails,
 one more object says why.
 
+With --handle each event goes to the guest's function "handle", which reads it from its standard
+input and prints the effect to its standard output (docs/handlers.md). --frame says how events lie
+in the input: lines (an event is a line without its newline, effects are written as they are), json
+(one value a line, both ways) or length (each has its length before it, 4 bytes, little endian, both
+ways). An event that the guest refuses, or that fails, is rolled back and told on standard error; the
+loop goes on and exits with 1 at the end. With --json each answer is {"seq":7,"effect":"..."}.
+
+With --in FILE and --out FILE how far both have come is committed with each event: after any number of
+kills and power cuts the same command goes on, and the output is byte for byte that of a run that was
+never interrupted. An event that is not there whole at the end of the input waits; --follow waits for
+more. An input that was cut or replaced, and an output that is not the one written so far, are refused.
+
 The end of the input, SIGINT and SIGTERM end the loop between two events, with a checkpoint: an
 event that runs is waited for. A second SIGINT or SIGTERM ends the process at once, as SIGQUIT
 and kill -9 do, which loses nothing that was committed. Commits are made to survive power loss
 every second (--sync 1s) unless --sync says otherwise.`
 
+// runFlags are those of run alone.
+type runFlags struct {
+	handle  bool
+	frame   string
+	in, out string
+	follow  bool
+}
+
 func (a *app) runCommand() *cobra.Command {
+	var f runFlags
 	cmd := &cobra.Command{
-		Use:               "run TARGET",
-		Short:             "Run the event loop on standard input",
-		Long:              runHelp,
-		Example:           `  printf 'inc\ninc\nget\n' | mmrun run counter.wasm`,
+		Use:   "run TARGET",
+		Short: "Run the event loop on standard input",
+		Long:  runHelp,
+		Example: `  printf 'inc\ninc\nget\n' | mmrun run counter.wasm
+  mmrun run --handle guestbook.wasm < names.txt
+  mmrun run --handle --in names.txt --out greetings.txt --follow guestbook.wasm`,
 		Args:              exactTarget,
 		ValidArgsFunction: completeTarget,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -47,32 +69,115 @@ func (a *app) runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.run(cmd.Context(), target)
+			return a.run(cmd.Context(), target, f)
 		},
 	}
+	flags := cmd.Flags()
+	flags.BoolVar(&f.handle, "handle", false, "give each event to the guest's function handle")
+	flags.StringVar(&f.frame, "frame", "lines",
+		"`HOW` events lie in the input of --handle: lines, json or length")
+	flags.StringVar(&f.in, "in", "", "take events from `FILE`, each once")
+	flags.StringVar(&f.out, "out", "", "write answers or effects to `FILE`, each once")
+	flags.BoolVar(&f.follow, "follow", false, "at the end of --in wait for more")
+	complete(cmd, "frame", cobra.FixedCompletions([]string{"lines", "json", "length"},
+		cobra.ShellCompDirectiveNoFileComp))
 	a.openFlags(cmd)
 	a.guestFlags(cmd)
 	a.commitFlags(cmd)
 	return cmd
 }
 
-func (a *app) run(ctx context.Context, t target) error {
+// check gives the frame of the input.
+func (f runFlags) check() (frame, error) {
+	switch {
+	case (f.in == "") != (f.out == ""):
+		return "", usagef("--in and --out go together: only what is read and written in files can be " +
+			"kept with the state")
+	case f.follow && f.in == "":
+		return "", usagef("--follow goes with --in")
+	case !f.handle && f.frame != string(frameLines):
+		return "", usagef("--frame goes with --handle")
+	}
+	return parseFrame(f.frame)
+}
+
+func (a *app) run(ctx context.Context, t target, f runFlags) error {
+	how, err := f.check()
+	if err != nil {
+		return err
+	}
 	stop := newStopper(a)
 	defer stop.release()
 	// A guest's loop keeps its processor to itself. Another one has to be there for signals.
 	runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0)))
 
-	s, err := a.open(ctx, openRequest{target: t, sync: mmrun.SyncEvery(time.Second)})
+	req := openRequest{target: t, sync: mmrun.SyncEvery(time.Second), handler: f.handle}
+	if f.handle {
+		req.check = functions.handler
+	}
+	s, err := a.open(ctx, req)
 	if err != nil {
 		return err
 	}
-	lines := make(chan line)
-	go readLines(a.in, lines, stop.stopped)
-	err = s.loop(ctx, stop, lines)
+	if f.handle {
+		err = functions(s.in.Functions()).handler()
+	}
+	l := &eventLoop{session: s, stop: stop, frame: how, handle: f.handle}
+	switch {
+	case err != nil:
+	case f.in != "":
+		err = l.files(ctx, f)
+	default:
+		pieces := make(chan piece)
+		end := make(chan error, 1)
+		go func() {
+			err := readPieces(a.in, how, pieces, stop.stopped)
+			close(pieces)
+			end <- err
+		}()
+		err = l.stream(ctx, pieces, end)
+	}
 	if s.answered > 0 { // that could be lost when standard output is closed
 		a.done("commit %d was made", s.answered)
 	}
 	return firstError(err, s.close(ctx))
+}
+
+// handler is an error if the module has no function to handle events.
+func (fs functions) handler() error {
+	def, ok := fs[mmrun.HandlerName]
+	if !ok {
+		return renamed{fmt.Sprintf("the module exports no function %q, which --handle needs "+
+			"(docs/handlers.md)\n%s", mmrun.HandlerName, fs.list()), mmrun.ErrNoFunction}
+	}
+	if len(def.ParamTypes()) > 0 || len(def.ResultTypes()) > 1 {
+		return renamed{fmt.Sprintf("function %s is %s, a handler is () -> () or () -> (i32)",
+			mmrun.HandlerName, mmrun.Signature(def)), mmrun.ErrUnsupported}
+	}
+	return nil
+}
+
+// readPieces sends the events of r until its end, or until done. What is behind the last whole line is
+// an event, too.
+func readPieces(r io.Reader, f frame, to chan<- piece, done <-chan struct{}) error {
+	in := bufio.NewReaderSize(r, maxLine)
+	for {
+		p, err := f.read(in)
+		partial := errors.Is(err, errPartial)
+		if err == nil || partial && f != frameLength {
+			select {
+			case to <- p:
+			case <-done:
+				return nil
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF), partial && f != frameLength:
+			return nil
+		case err != nil:
+			return err
+		}
+	}
 }
 
 // stopper ends the loop at the first SIGINT or SIGTERM. The second one finds the default action,
@@ -129,138 +234,3 @@ func (s *stopper) begin() bool {
 }
 
 func (s *stopper) end() { s.busy.Store(false) }
-
-// maxLine is the length of the longest line, in bytes.
-const maxLine = 1 << 20
-
-// line is a line of input, or an error about it.
-type line struct {
-	text string
-	err  error // the line is no event; or, with end, why the input ended
-	end  bool
-}
-
-var errLongLine = fmt.Errorf("the line is longer than %d bytes", maxLine)
-
-// readLines sends the lines of r until its end, or until done.
-func readLines(r io.Reader, to chan<- line, done <-chan struct{}) {
-	in := bufio.NewReaderSize(r, maxLine)
-	for {
-		text, err := in.ReadSlice('\n')
-		l := line{text: string(text)}
-		if errors.Is(err, bufio.ErrBufferFull) {
-			l = line{err: errLongLine}
-			for errors.Is(err, bufio.ErrBufferFull) {
-				_, err = in.ReadSlice('\n')
-			}
-		}
-		if l.text != "" || l.err != nil {
-			select {
-			case to <- l:
-			case <-done:
-				return
-			}
-		}
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = nil
-			}
-			select {
-			case to <- line{end: true, err: err}:
-			case <-done:
-			}
-			return
-		}
-	}
-}
-
-// loop answers events until the input ends or a signal comes. Each answer is written out before
-// the next event begins.
-func (s *session) loop(ctx context.Context, stop *stopper, lines <-chan line) error {
-	fs := functions(s.in.Functions())
-	garbage := newCollector()
-	defer garbage.restore()
-	for {
-		garbage.betweenEvents()
-		var l line
-		select {
-		case <-stop.stopped:
-			return nil
-		case l = <-lines:
-		}
-		if l.end {
-			if l.err != nil {
-				return fmt.Errorf("standard input: %w", l.err)
-			}
-			return nil
-		}
-		fields := strings.Fields(l.text)
-		if l.err == nil && (len(fields) == 0 || strings.HasPrefix(fields[0], "#")) {
-			continue
-		}
-		if !stop.begin() {
-			return nil
-		}
-		results, err := s.event(ctx, fs, fields, l.err)
-		stop.end()
-		if err := s.answer(results, err); err != nil {
-			return err
-		}
-		if errors.Is(err, mmrun.ErrPoisoned) {
-			return err
-		}
-	}
-}
-
-// event runs one line. What failed inside the guest is told in full on standard error.
-func (s *session) event(ctx context.Context, fs functions, fields []string, err error) (
-	[]value, error) {
-	var stack []uint64
-	if err == nil {
-		stack, err = fs.arguments(fields[0], fields[1:])
-	}
-	if err != nil {
-		return nil, err
-	}
-	results, err := s.call(ctx, fields[0], fs[fields[0]], stack)
-	if err != nil {
-		s.app.message("%v\n%s", err, s.aftermath(err))
-	}
-	return results, err
-}
-
-// answer writes the answer of one line. An error is that of an answer that could not be written.
-func (s *session) answer(results []value, failed error) error {
-	a, seq := s.app, s.in.Seq()
-	s.answered = 0
-	if failed == nil {
-		s.answered = seq
-	}
-	var err error
-	switch {
-	case a.json && failed != nil:
-		err = a.printJSON(answer{Seq: seq, Error: firstLine(failed), Kind: kindOf(failed)})
-	case a.json:
-		err = a.printJSON(answer{Seq: seq, Results: results})
-	case failed != nil:
-		_, err = fmt.Fprintf(a.out, "! %s\n", escapeName(firstLine(failed)))
-	default:
-		texts := make([]string, len(results))
-		for i, v := range results {
-			texts[i] = v.String()
-		}
-		_, err = fmt.Fprintln(a.out, strings.Join(texts, " "))
-	}
-	if err == nil && s.unseen == nil {
-		return nil
-	}
-	if failed == nil {
-		a.done("commit %d was made", seq)
-	}
-	if err != nil {
-		err = a.lostAnswer(err)
-	} else {
-		err = a.lostPrint(s.unseen)
-	}
-	return eventError{failed == nil, seq, err}
-}

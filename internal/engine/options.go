@@ -37,6 +37,9 @@ type Options struct {
 	AcceptTorn bool
 	Tracker    Tracker // in Atomic mode
 
+	// Handler is the root's: the guest's standard input and output, if they belong to events.
+	Handler any
+
 	FS     vfs.FS
 	BootID func() [16]byte
 	Now    func() time.Duration // a monotonic clock

@@ -37,6 +37,12 @@ var (
 	ErrNotInEvent = errors.New("not inside the event")
 	// ErrTrap: the guest trapped.
 	ErrTrap = errors.New("trap")
+	// ErrRefused: the guest's handler has refused the event.
+	ErrRefused = errors.New("refused by the guest")
+	// ErrKeyReused: the key of a request belongs to another request.
+	ErrKeyReused = errors.New("key used for another request")
+	// ErrEffectTooLarge: an event has printed more than can be kept.
+	ErrEffectTooLarge = errors.New("effect too large")
 )
 
 // kinded ties a message to a kind: Error is the message alone, Is and As find both.
