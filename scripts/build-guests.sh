@@ -57,6 +57,18 @@ build_c() {
 		"$CLANG" --target=wasm32-wasi -mexec-model=reactor -Wl,--strip-debug "$tmp/$name.o" -o "$out/$name.wasm"
 		chmod 644 "$out/$name.wasm"
 	done
+	"$CLANG" --target=wasm32-wasi -std=c11 -Os -Wall -Wextra -Werror -c ../examples/guestbook/c/guestbook.c \
+		-o "$tmp/guestbook.o"
+	"$CLANG" --target=wasm32-wasi -mexec-model=reactor -Wl,--strip-debug "$tmp/guestbook.o" \
+		-o "$out/guestbook_c.wasm"
+	chmod 644 "$out/guestbook_c.wasm"
+}
+
+rust_source() {
+	case $1 in
+	guestbook_rust) echo ../examples/guestbook/rust/guestbook.rs ;;
+	*) echo "$1.rs" ;;
+	esac
 }
 
 # rust NAME TARGET [FLAG...]
@@ -64,7 +76,7 @@ rust() {
 	name=$1 target=$2
 	shift 2
 	"$RUSTC" --edition 2021 --target "$target" --crate-type cdylib \
-		-C opt-level=s -C panic=abort -C strip=debuginfo "$@" "$name.rs" -o "$out/$name.wasm"
+		-C opt-level=s -C panic=abort -C strip=debuginfo "$@" "$(rust_source "$name")" -o "$out/$name.wasm"
 	chmod 644 "$out/$name.wasm"
 }
 
@@ -76,6 +88,7 @@ build_rust() {
 	# constructors before it and destructors after it, call by call.
 	wasi=$("$RUSTC" --print sysroot)/lib/rustlib/wasm32-wasi/lib/self-contained
 	rust rust_wasi wasm32-wasi -C link-arg="$wasi/crt1-reactor.o" -C link-arg=--export=_initialize
+	rust guestbook_rust wasm32-wasi -C link-arg="$wasi/crt1-reactor.o" -C link-arg=--export=_initialize
 }
 
 for kind in $kinds; do
