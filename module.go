@@ -68,6 +68,18 @@ func (m *Module) Open(ctx context.Context, dir string, opts ...Option) (*Instanc
 	}, o)
 }
 
+// Hash is the SHA-256 of the module as it was given.
+func (m *Module) Hash() [32]byte { return m.code.Hash }
+
+// Wasm is the module as it was given; not to be changed.
+func (m *Module) Wasm() []byte { return m.code.Wasm }
+
+// StateModule tells which module the state in dir belongs to, by its SHA-256. It opens nothing and
+// needs permission to read alone.
+func StateModule(dir string) (hash [32]byte, err error) {
+	return engine.ModuleOf(filepath.Clean(dir))
+}
+
 // Close gives the compiled code up. It goes when the last instance has been closed.
 func (m *Module) Close(ctx context.Context) error { return m.code.Release(ctx) }
 

@@ -164,6 +164,16 @@ func WithWALSize(n int64) Option {
 	}
 }
 
+// WithModuleLink has link give a new state its module as another name (a hard link) of a file that
+// holds the same bytes durably, so that many states share one copy. If link fails, the module is
+// written.
+func WithModuleLink(link func(path string) error) Option {
+	return func(o *engine.Options) error {
+		o.LinkModule = link
+		return nil
+	}
+}
+
 // WithLogger receives what happens in the background: recoveries, checkpoints, failures.
 func WithLogger(l *slog.Logger) Option {
 	return func(o *engine.Options) error {

@@ -28,9 +28,11 @@ func create(ctx context.Context, o *Options, fsys vfs.FS, dir string, g *guest.G
 		mode = Atomic
 	}
 	code := g.Code()
-	err = statedir.WriteFile(fsys, filepath.Join(dir, statedir.ModuleName), code.Wasm)
-	if err != nil {
-		return err
+	path := filepath.Join(dir, statedir.ModuleName)
+	if o.LinkModule == nil || o.LinkModule(path) != nil {
+		if err := statedir.WriteFile(fsys, path, code.Wasm); err != nil {
+			return err
+		}
 	}
 	memory, err := createMemory(fsys, dir, mode, g, &files)
 	if err != nil {

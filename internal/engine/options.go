@@ -37,6 +37,9 @@ type Options struct {
 	AcceptTorn bool
 	Tracker    Tracker // in Atomic mode
 
+	// LinkModule, if not nil, puts the module of a new state at a path, as a name of a file that is there
+	// already and durable. If it fails, the module is written.
+	LinkModule func(path string) error
 	// Handler is the root's: the guest's standard input and output, if they belong to events.
 	Handler any
 

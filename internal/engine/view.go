@@ -117,3 +117,15 @@ func (v *View) apply(r wal.Record) error {
 	}
 	return nil
 }
+
+// ModuleOf is the SHA-256 of the module of a state that anybody may own.
+func ModuleOf(dir string) (hash [32]byte, err error) {
+	if err := statedir.MustExist(dir); err != nil {
+		return hash, err
+	}
+	_, report, err := globalsfile.Inspect(vfs.OS, filepath.Join(dir, statedir.GlobalsName))
+	if err != nil {
+		return hash, fileError(dir, err)
+	}
+	return report.Header.Module, nil
+}
