@@ -10,6 +10,7 @@ import (
 
 	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/guest"
+	"github.com/mmrun/mmrun/internal/values"
 )
 
 // Function is an exported function of an instance. Use it inside events only.
@@ -176,14 +177,11 @@ func exportedFunctions(code *guest.Code) map[string]api.FunctionDefinition {
 	return defs
 }
 
-// v128 is missing among wazero's value types.
-const v128 api.ValueType = 0x7b
-
 // slots is the number of stack values that values of these types take.
 func slots(types []api.ValueType) int {
 	n := len(types)
 	for _, t := range types {
-		if t == v128 {
+		if t == values.V128 {
 			n++
 		}
 	}
@@ -192,19 +190,5 @@ func slots(types []api.ValueType) int {
 
 // Signature writes a function's type as in "(i32, i64) -> (f64)".
 func Signature(def api.FunctionDefinition) string {
-	return signature(def.ParamTypes(), def.ResultTypes())
-}
-
-func signature(params, results []api.ValueType) string {
-	list := func(types []api.ValueType) string {
-		names := make([]string, len(types))
-		for i, t := range types {
-			names[i] = api.ValueTypeName(t)
-			if t == v128 {
-				names[i] = "v128"
-			}
-		}
-		return "(" + strings.Join(names, ", ") + ")"
-	}
-	return list(params) + " -> " + list(results)
+	return values.Signature(def.ParamTypes(), def.ResultTypes())
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/mmrun/mmrun/internal/values"
 	"github.com/tetratelabs/wazero/api"
 )
 
@@ -62,7 +63,7 @@ func newTyped[R, A, B, C Value](m *Module, name string) (f TypedFunc[R, A, B, C]
 	}
 	if !slices.Equal(want, def.ParamTypes()) || !slices.Equal(results, def.ResultTypes()) {
 		return f, fmt.Errorf("function %s: it is %s, asked for as %s",
-			name, Signature(def), signature(want, results))
+			name, Signature(def), values.Signature(want, results))
 	}
 	return TypedFunc[R, A, B, C]{name: name, params: len(want)}, nil
 }

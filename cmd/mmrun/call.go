@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/internal/values"
 )
 
 const callHelp = `Call one exported function as one event, commit, and print each result on a
@@ -131,7 +132,7 @@ func (a *app) call(cmd *cobra.Command, args []string, query bool) error {
 
 // answer writes the answer of an event, and says what has become of the event if that fails. unseen
 // is why the output of the guest, which goes before it, was not written.
-func (a *app) answer(name string, seq uint64, results []value, unseen error) error {
+func (a *app) answer(name string, seq uint64, results []values.Value, unseen error) error {
 	err := a.printResults(name, seq, results)
 	if err == nil {
 		err = a.out.close()
@@ -197,7 +198,7 @@ func (fs functions) arguments(name string, args []string) ([]uint64, error) {
 			name, fs.list())
 		return nil, renamed{message, usageError{mmrun.ErrNoFunction}}
 	}
-	stack, err := parseArgs(name, def, args)
+	stack, err := values.ParseArgs(name, def, args)
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -206,18 +207,18 @@ func (fs functions) arguments(name string, args []string) ([]uint64, error) {
 
 // answer is the result of an event as JSON.
 type answer struct {
-	Function string  `json:"function,omitempty"`
-	Seq      uint64  `json:"seq"` // of the last commit
-	Results  []value `json:"results,omitempty"`
-	Error    string  `json:"error,omitempty"` // the event was not committed
-	Kind     string  `json:"kind,omitempty"`  // of the error
+	Function string         `json:"function,omitempty"`
+	Seq      uint64         `json:"seq"` // of the last commit
+	Results  []values.Value `json:"results,omitempty"`
+	Error    string         `json:"error,omitempty"` // the event was not committed
+	Kind     string         `json:"kind,omitempty"`  // of the error
 
 	// Effect of an event that went to the guest's handler; EffectBase64 if it is not text.
 	Effect       *string `json:"effect,omitempty"`
 	EffectBase64 []byte  `json:"effectBase64,omitempty"`
 }
 
-func (a *app) printResults(name string, seq uint64, results []value) error {
+func (a *app) printResults(name string, seq uint64, results []values.Value) error {
 	if a.json {
 		return a.printJSON(answer{Function: name, Seq: seq, Results: results})
 	}

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/internal/values"
 )
 
 // eventLoop runs the events of an input, one after the other.
@@ -153,7 +154,7 @@ func (l *eventLoop) effect(seq uint64, effect []byte) ([]byte, error) {
 }
 
 // line is the answer to an event that named a function.
-func (l *eventLoop) line(results []value, failed error) []byte {
+func (l *eventLoop) line(results []values.Value, failed error) []byte {
 	switch {
 	case failed == nil:
 		return l.lineAt(l.in.Seq(), results)
@@ -164,7 +165,7 @@ func (l *eventLoop) line(results []value, failed error) []byte {
 }
 
 // lineAt is the answer to an event that became that commit.
-func (l *eventLoop) lineAt(seq uint64, results []value) []byte {
+func (l *eventLoop) lineAt(seq uint64, results []values.Value) []byte {
 	if l.app.json {
 		return jsonLine(answer{Seq: seq, Results: results})
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/internal/values"
 	"github.com/mmrun/mmrun/rewriter"
 )
 
@@ -139,7 +140,7 @@ func (a *app) printFunctions(fs functions) error {
 func typeNames(types []api.ValueType) []string {
 	names := make([]string, len(types))
 	for i, t := range types {
-		names[i] = typeName(t)
+		names[i] = values.TypeName(t)
 	}
 	return names
 }

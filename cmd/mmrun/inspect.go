@@ -12,6 +12,7 @@ import (
 
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/fsck"
+	"github.com/mmrun/mmrun/internal/values"
 )
 
 const inspectHelp = `Show what a state holds: commits, memory, every mutable global with its
@@ -68,10 +69,10 @@ type global struct {
 func globals(r *fsck.Report) []global {
 	list := make([]global, len(r.Globals))
 	for i, g := range r.Globals {
-		v := value{typ: typeByName(g.Type), lo: g.Lo, hi: g.Hi}
+		v := values.Value{Type: typeByName(g.Type), Lo: g.Lo, Hi: g.Hi}
 		x := global{Index: g.Index, Name: g.Name, Type: g.Type, text: v.String(),
-			Value: json.RawMessage(v.json())}
-		if v.typ == typeFuncref {
+			Value: json.RawMessage(v.JSON())}
+		if v.Type == values.FuncRef {
 			x.text, x.Value = "null", json.RawMessage("null")
 			if index := int32(g.Lo); index >= 0 {
 				x.text, x.Value = fmt.Sprintf("function %d", index), json.RawMessage(fmt.Sprint(index))
@@ -84,8 +85,8 @@ func globals(r *fsck.Report) []global {
 
 func typeByName(name string) api.ValueType {
 	for _, t := range []api.ValueType{api.ValueTypeI32, api.ValueTypeI64, api.ValueTypeF32,
-		api.ValueTypeF64, typeV128, typeFuncref} {
-		if typeName(t) == name {
+		api.ValueTypeF64, values.V128, values.FuncRef} {
+		if values.TypeName(t) == name {
 			return t
 		}
 	}

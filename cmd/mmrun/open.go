@@ -13,6 +13,7 @@ import (
 
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/fsck"
+	"github.com/mmrun/mmrun/internal/values"
 	"github.com/mmrun/mmrun/rewriter"
 )
 
@@ -244,7 +245,7 @@ func (s *session) close(ctx context.Context) error {
 
 // call is one event. What the guest printed is released if the event was committed.
 func (s *session) call(ctx context.Context, name string, def api.FunctionDefinition,
-	stack []uint64) ([]value, error) {
+	stack []uint64) ([]values.Value, error) {
 	ctx, cancel := s.timeout(ctx)
 	defer cancel()
 	results, err := s.in.Call(ctx, name, stack...)
@@ -258,12 +259,12 @@ func (s *session) call(ctx context.Context, name string, def api.FunctionDefinit
 		return nil, s.failed(ctx, err)
 	}
 	s.release()
-	return unstack(def.ResultTypes(), results), nil
+	return values.Unstack(def.ResultTypes(), results), nil
 }
 
 // query is a call of which nothing is kept but what it says.
 func (s *session) query(ctx context.Context, name string, def api.FunctionDefinition,
-	stack []uint64) ([]value, error) {
+	stack []uint64) ([]values.Value, error) {
 	ctx, cancel := s.timeout(ctx)
 	defer cancel()
 	var results []uint64
@@ -275,7 +276,7 @@ func (s *session) query(ctx context.Context, name string, def api.FunctionDefini
 	if err != nil {
 		return nil, s.failed(ctx, err)
 	}
-	return unstack(def.ResultTypes(), results), nil
+	return values.Unstack(def.ResultTypes(), results), nil
 }
 
 // timeout is the context of one event.

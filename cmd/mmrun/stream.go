@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mmrun/mmrun"
+	"github.com/mmrun/mmrun/internal/values"
 )
 
 // files runs the events of a file into another one, each once: how far both have come is committed with
@@ -134,7 +135,7 @@ func (l *eventLoop) exactCall(ctx context.Context, fs functions, p piece,
 		if err != nil {
 			return err
 		}
-		answer = l.lineAt(tx.Seq(), unstack(fs[name].ResultTypes(), results))
+		answer = l.lineAt(tx.Seq(), values.Unstack(fs[name].ResultTypes(), results))
 		return moved(tx, answer)
 	})
 	if err != nil {

@@ -1,4 +1,7 @@
-package main
+// Package values writes values of a guest as text and as JSON, and reads them from text. On wazero's
+// stack a value takes one uint64, of which an i32 or f32 uses the low half and may leave garbage in the
+// high one; a v128 takes two, the low half first.
+package values
 
 import (
 	"errors"
@@ -9,44 +12,51 @@ import (
 	"strings"
 
 	"github.com/tetratelabs/wazero/api"
-
-	"github.com/mmrun/mmrun"
 )
 
-// Values of a guest as text and as JSON. On wazero's stack a value takes one uint64, of which an
-// i32 or f32 uses the low half and may leave garbage in the high one; a v128 takes two, the low
-// half first.
-
-// typeV128 and typeFuncref are missing among wazero's value types.
+// V128 and FuncRef are missing among wazero's value types.
 const (
-	typeV128    api.ValueType = 0x7b
-	typeFuncref api.ValueType = 0x70
+	V128    api.ValueType = 0x7b
+	FuncRef api.ValueType = 0x70
 )
 
-// value is one value with its type. Only a v128 uses hi.
-type value struct {
-	typ    api.ValueType
-	lo, hi uint64
+// Value is one value with its type. Only a v128 uses Hi.
+type Value struct {
+	Type   api.ValueType
+	Lo, Hi uint64
 }
 
-func typeName(t api.ValueType) string {
+// TypeName is the name of a type in the text format.
+func TypeName(t api.ValueType) string {
 	switch t {
-	case typeV128:
+	case V128:
 		return "v128"
-	case typeFuncref:
+	case FuncRef:
 		return "funcref"
 	}
 	return api.ValueTypeName(t)
 }
 
-// unstack reads values of the given types from what a call returned.
-func unstack(types []api.ValueType, stack []uint64) []value {
-	values := make([]value, len(types))
+// Signature writes a function's type as in "(i32, i64) -> (f64)".
+func Signature(params, results []api.ValueType) string {
+	list := func(types []api.ValueType) string {
+		names := make([]string, len(types))
+		for i, t := range types {
+			names[i] = TypeName(t)
+		}
+		return "(" + strings.Join(names, ", ") + ")"
+	}
+	return list(params) + " -> " + list(results)
+}
+
+// Unstack reads values of the given types from what a call returned.
+func Unstack(types []api.ValueType, stack []uint64) []Value {
+	values := make([]Value, len(types))
 	for i, t := range types {
-		values[i] = value{typ: t, lo: stack[0]}
+		values[i] = Value{Type: t, Lo: stack[0]}
 		stack = stack[1:]
-		if t == typeV128 {
-			values[i].hi = stack[0]
+		if t == V128 {
+			values[i].Hi = stack[0]
 			stack = stack[1:]
 		}
 	}
@@ -55,34 +65,35 @@ func unstack(types []api.ValueType, stack []uint64) []value {
 
 // String writes integers as signed decimals, floats in their shortest form that reads back the
 // same, a v128 as 0x and 32 hex digits.
-func (v value) String() string {
-	switch v.typ {
+func (v Value) String() string {
+	switch v.Type {
 	case api.ValueTypeI32:
-		return strconv.FormatInt(int64(int32(v.lo)), 10)
+		return strconv.FormatInt(int64(int32(v.Lo)), 10)
 	case api.ValueTypeI64:
-		return strconv.FormatInt(int64(v.lo), 10)
+		return strconv.FormatInt(int64(v.Lo), 10)
 	case api.ValueTypeF32:
-		return formatFloat(uint64(uint32(v.lo)), float32Format)
+		return formatFloat(uint64(uint32(v.Lo)), float32Format)
 	case api.ValueTypeF64:
-		return formatFloat(v.lo, float64Format)
-	case typeV128:
-		return fmt.Sprintf("0x%016x%016x", v.hi, v.lo)
+		return formatFloat(v.Lo, float64Format)
+	case V128:
+		return fmt.Sprintf("0x%016x%016x", v.Hi, v.Lo)
 	}
-	if v.lo == 0 {
+	if v.Lo == 0 {
 		return "null"
 	}
-	return typeName(v.typ) // a reference means nothing outside of the process
+	return TypeName(v.Type) // a reference means nothing outside of the process
 }
 
 // MarshalJSON writes {"type":"i32","value":-5}. What JSON has no number for is a string.
-func (v value) MarshalJSON() ([]byte, error) {
-	return fmt.Appendf(nil, `{"type":%q,"value":%s}`, typeName(v.typ), v.json()), nil
+func (v Value) MarshalJSON() ([]byte, error) {
+	return fmt.Appendf(nil, `{"type":%q,"value":%s}`, TypeName(v.Type), v.JSON()), nil
 }
 
-func (v value) json() string {
+// JSON is the value alone: a number, or a string where JSON has none.
+func (v Value) JSON() string {
 	text := v.String()
 	number := false
-	switch v.typ {
+	switch v.Type {
 	case api.ValueTypeI32, api.ValueTypeI64:
 		number = true
 	case api.ValueTypeF32, api.ValueTypeF64:
@@ -92,6 +103,16 @@ func (v value) json() string {
 		return text
 	}
 	return strconv.Quote(text) // plain ASCII
+}
+
+// Plain is JSON for those who read numbers as floats: an i64 that they could not tell from its
+// neighbours is a string, too.
+func (v Value) Plain() string {
+	const exact = 1 << 53
+	if n := int64(v.Lo); v.Type == api.ValueTypeI64 && (n > exact || n < -exact) {
+		return strconv.Quote(v.String())
+	}
+	return v.JSON()
 }
 
 // floatFormat describes a binary float format of IEEE 754.
@@ -142,23 +163,23 @@ func formatFloat(bits uint64, f floatFormat) string {
 	return strconv.FormatFloat(v, 'e', -1, f.bits)
 }
 
-// parseArgs reads the arguments of a function into the form that a call takes.
-func parseArgs(name string, def api.FunctionDefinition, args []string) ([]uint64, error) {
+// ParseArgs reads the arguments of a function into the form that a call takes.
+func ParseArgs(name string, def api.FunctionDefinition, args []string) ([]uint64, error) {
 	types := def.ParamTypes()
 	if len(args) != len(types) {
 		return nil, fmt.Errorf("function %s%s takes %s, %d given",
-			name, mmrun.Signature(def), arguments(len(types)), len(args))
+			name, Signature(def.ParamTypes(), def.ResultTypes()), arguments(len(types)), len(args))
 	}
 	var stack []uint64
 	for i, t := range types {
-		v, err := parseValue(t, args[i])
+		v, err := Parse(t, args[i])
 		if err != nil {
 			return nil, fmt.Errorf("function %s%s: argument %d, %q: %w",
-				name, mmrun.Signature(def), i+1, args[i], err)
+				name, Signature(def.ParamTypes(), def.ResultTypes()), i+1, args[i], err)
 		}
-		stack = append(stack, v.lo)
-		if t == typeV128 {
-			stack = append(stack, v.hi)
+		stack = append(stack, v.Lo)
+		if t == V128 {
+			stack = append(stack, v.Hi)
 		}
 	}
 	return stack, nil
@@ -174,23 +195,24 @@ func arguments(n int) string {
 	return fmt.Sprintf("%d arguments", n)
 }
 
-func parseValue(t api.ValueType, s string) (v value, err error) {
-	v.typ = t
+// Parse reads a value of a type.
+func Parse(t api.ValueType, s string) (v Value, err error) {
+	v.Type = t
 	switch t {
 	case api.ValueTypeI32:
-		v.lo, err = parseInt(s, 32)
-		v.lo = uint64(uint32(v.lo))
+		v.Lo, err = parseInt(s, 32)
+		v.Lo = uint64(uint32(v.Lo))
 	case api.ValueTypeI64:
-		v.lo, err = parseInt(s, 64)
+		v.Lo, err = parseInt(s, 64)
 	case api.ValueTypeF32:
-		v.lo, err = parseFloat(s, float32Format)
+		v.Lo, err = parseFloat(s, float32Format)
 	case api.ValueTypeF64:
-		v.lo, err = parseFloat(s, float64Format)
-	case typeV128:
-		v.lo, v.hi, err = parseVector(s)
+		v.Lo, err = parseFloat(s, float64Format)
+	case V128:
+		v.Lo, v.Hi, err = parseVector(s)
 	default:
 		if s != "null" {
-			err = fmt.Errorf("a %s can only be null here", typeName(t))
+			err = fmt.Errorf("a %s can only be null here", TypeName(t))
 		}
 	}
 	return v, err

@@ -1,4 +1,4 @@
-package main
+package values
 
 import (
 	"encoding/json"
@@ -10,7 +10,7 @@ import (
 )
 
 var valueTypes = []api.ValueType{api.ValueTypeI32, api.ValueTypeI64, api.ValueTypeF32,
-	api.ValueTypeF64, typeV128}
+	api.ValueTypeF64, V128}
 
 // What is printed reads back as the same bits, a NaN's payload and the sign of a zero included.
 func TestPrintedValuesReadBack(t *testing.T) {
@@ -21,17 +21,17 @@ func TestPrintedValuesReadBack(t *testing.T) {
 		0x7f800001, 0xff800000, 0x7fc00000, 0x7ff0000000000001}
 	bits := rapid.OneOf(rapid.SampledFrom(interesting), rapid.Uint64())
 	rapid.Check(t, func(t *rapid.T) {
-		v := value{typ: rapid.SampledFrom(valueTypes).Draw(t, "type"), lo: bits.Draw(t, "lo")}
-		switch v.typ {
+		v := Value{Type: rapid.SampledFrom(valueTypes).Draw(t, "type"), Lo: bits.Draw(t, "lo")}
+		switch v.Type {
 		case api.ValueTypeI32, api.ValueTypeF32:
-			v.lo = uint64(uint32(v.lo))
-		case typeV128:
-			v.hi = bits.Draw(t, "hi")
+			v.Lo = uint64(uint32(v.Lo))
+		case V128:
+			v.Hi = bits.Draw(t, "hi")
 		}
 		text := v.String()
-		got, err := parseValue(v.typ, text)
+		got, err := Parse(v.Type, text)
 		if err != nil || got != v {
-			t.Fatalf("%s %#x is written as %s and read as %#x, %v", typeName(v.typ), v.lo, text, got.lo, err)
+			t.Fatalf("%s %#x is written as %s and read as %#x, %v", TypeName(v.Type), v.Lo, text, got.Lo, err)
 		}
 		encoded, err := json.Marshal(v)
 		if err != nil || !json.Valid(encoded) {
@@ -47,8 +47,8 @@ func TestUpperHalfOfNarrowValuesIsIgnored(t *testing.T) {
 		v    value
 		want string
 	}{
-		{value{typ: api.ValueTypeI32, lo: garbage | 0xffffffff}, "-1"},
-		{value{typ: api.ValueTypeF32, lo: garbage | uint64(math.Float32bits(1.5))}, "1.5"},
+		{Value{Type: api.ValueTypeI32, Lo: garbage | 0xffffffff}, "-1"},
+		{Value{Type: api.ValueTypeF32, Lo: garbage | uint64(math.Float32bits(1.5))}, "1.5"},
 	} {
 		if got := c.v.String(); got != c.want {
 			t.Errorf("got %s, want %s", got, c.want)
@@ -76,13 +76,13 @@ func TestReadValues(t *testing.T) {
 		{api.ValueTypeF64, "0x1p-2", math.Float64bits(0.25), 0},
 		{api.ValueTypeF64, "-0xff", math.Float64bits(-255), 0},
 		{api.ValueTypeF64, ".5", math.Float64bits(0.5), 0},
-		{typeV128, "0x10000000000000002", 2, 1},
+		{V128, "0x10000000000000002", 2, 1},
 		{api.ValueTypeExternref, "null", 0, 0},
-		{typeFuncref, "null", 0, 0},
+		{FuncRef, "null", 0, 0},
 	} {
-		got, err := parseValue(c.typ, c.text)
-		if err != nil || got.lo != c.lo || got.hi != c.hi {
-			t.Errorf("%s %s: %#x %#x, %v", typeName(c.typ), c.text, got.hi, got.lo, err)
+		got, err := Parse(c.Type, c.text)
+		if err != nil || got.Lo != c.Lo || got.Hi != c.Hi {
+			t.Errorf("%s %s: %#x %#x, %v", TypeName(c.Type), c.text, got.Hi, got.Lo, err)
 		}
 	}
 	for _, c := range []struct {
@@ -99,12 +99,12 @@ func TestReadValues(t *testing.T) {
 		{api.ValueTypeF32, "nan:0x800000"},
 		{api.ValueTypeF64, "1_0.0"}, {api.ValueTypeF64, "--1"},
 		{api.ValueTypeF64, "-+1"}, {api.ValueTypeF64, "0x"},
-		{typeV128, "1"}, {typeV128, "0x"}, {typeV128, "0x-1"}, {typeV128, "0x1_0"},
-		{typeV128, "0x100000000000000000000000000000000"},
+		{V128, "1"}, {V128, "0x"}, {V128, "0x-1"}, {V128, "0x1_0"},
+		{V128, "0x100000000000000000000000000000000"},
 		{api.ValueTypeExternref, "0"},
 	} {
-		if got, err := parseValue(c.typ, c.text); err == nil {
-			t.Errorf("%s %q is read as %v", typeName(c.typ), c.text, got)
+		if got, err := Parse(c.Type, c.text); err == nil {
+			t.Errorf("%s %q is read as %v", TypeName(c.Type), c.text, got)
 		}
 	}
 }
