@@ -44,7 +44,7 @@ func TestPrintedValuesReadBack(t *testing.T) {
 func TestUpperHalfOfNarrowValuesIsIgnored(t *testing.T) {
 	const garbage = 0xdeadbeef << 32
 	for _, c := range []struct {
-		v    value
+		v    Value
 		want string
 	}{
 		{Value{Type: api.ValueTypeI32, Lo: garbage | 0xffffffff}, "-1"},
@@ -80,9 +80,9 @@ func TestReadValues(t *testing.T) {
 		{api.ValueTypeExternref, "null", 0, 0},
 		{FuncRef, "null", 0, 0},
 	} {
-		got, err := Parse(c.Type, c.text)
-		if err != nil || got.Lo != c.Lo || got.Hi != c.Hi {
-			t.Errorf("%s %s: %#x %#x, %v", TypeName(c.Type), c.text, got.Hi, got.Lo, err)
+		got, err := Parse(c.typ, c.text)
+		if err != nil || got.Lo != c.lo || got.Hi != c.hi {
+			t.Errorf("%s %s: %#x %#x, %v", TypeName(c.typ), c.text, got.Hi, got.Lo, err)
 		}
 	}
 	for _, c := range []struct {
@@ -103,8 +103,8 @@ func TestReadValues(t *testing.T) {
 		{V128, "0x100000000000000000000000000000000"},
 		{api.ValueTypeExternref, "0"},
 	} {
-		if got, err := Parse(c.Type, c.text); err == nil {
-			t.Errorf("%s %q is read as %v", TypeName(c.Type), c.text, got)
+		if got, err := Parse(c.typ, c.text); err == nil {
+			t.Errorf("%s %q is read as %v", TypeName(c.typ), c.text, got)
 		}
 	}
 }
