@@ -51,6 +51,7 @@ import (
 	"github.com/mmrun/mmrun/internal/engine"
 	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/receipts"
+	"github.com/mmrun/mmrun/mmapmem"
 )
 
 // Instance is a running module with its persistent state. Its methods are safe for concurrent
@@ -222,6 +223,8 @@ type Stats struct {
 	Aborts      uint64 `json:"aborts"`      // events that trapped or failed
 	Views       uint64 `json:"views"`       // queries
 	Checkpoints uint64 `json:"checkpoints"` // finished ones
+	// CheckpointFailures is how many have failed, for instance for want of disk. They are tried again.
+	CheckpointFailures uint64 `json:"checkpointFailures"`
 
 	WALBytes uint64 `json:"walBytes"` // written to the log
 	// WALUsed is how many bytes of the active segment a recovery would have to replay.
@@ -232,3 +235,51 @@ type Stats struct {
 // Stats returns a snapshot. It does not wait for an event in progress: meanwhile the sizes are those
 // of an earlier quiescent point, the counters those of now.
 func (in *Instance) Stats() Stats { return Stats(in.store.Stats()) }
+
+// PageLook is how a part of the memory looks from outside.
+type PageLook = mmapmem.Look
+
+// How a part of the memory looks; the later ones count more where a part has several pages.
+const (
+	PageUntouched = mmapmem.Untouched // it was never written
+	PageClean     = mmapmem.Clean     // its bytes are in the memory file
+	PageDirty     = mmapmem.Dirty     // the memory file has older bytes
+	PageWritten   = mmapmem.Written   // one of the last commits has changed it
+)
+
+// Picture is what can be seen of an instance between two events.
+type Picture struct {
+	Seq         uint64
+	MemoryBytes uint64
+	Cells       []PageLook // each stands for PagesEach pages of 4 KiB
+	PagesEach   uint32
+	Globals     []GlobalValue // the mutable ones, by index
+}
+
+// GlobalValue is a mutable global as of a commit. Only a v128 uses Hi; a function reference is the
+// index of its function, -1 for null.
+type GlobalValue struct {
+	Name   string // from the module's names or exports, "" if it has none
+	Type   api.ValueType
+	Lo, Hi uint64
+}
+
+// Picture waits for the event in progress and tells how the instance looks, its memory in cells at
+// most. What was changed behind the commit since counts as just written.
+func (in *Instance) Picture(ctx context.Context, cells int, since uint64) (Picture, error) {
+	if err := in.refuseNested(ctx); err != nil {
+		return Picture{}, err
+	}
+	p, err := in.store.Picture(ctx, cells, since)
+	if err != nil {
+		return Picture{}, err
+	}
+	out := Picture{Seq: p.State.Seq, MemoryBytes: uint64(p.State.MemoryPages) << 16, Cells: p.Looks,
+		PagesEach: p.PagesEach}
+	info := &in.store.Guest().Code().Info
+	for i, v := range p.State.Globals {
+		out.Globals = append(out.Globals, GlobalValue{info.Globals[i].Name, api.ValueType(v.Type),
+			v.Lo, v.Hi})
+	}
+	return out, nil
+}

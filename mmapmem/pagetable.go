@@ -1,5 +1,7 @@
 package mmapmem
 
+import "github.com/mmrun/mmrun/vfs"
+
 // A page of a Private memory is in one of these states.
 //
 //	state    shadow  found when it is written
@@ -131,4 +133,53 @@ func (t *pageTable) swap(i, j int) {
 	}
 	t.held[i], t.held[j] = t.held[j], t.held[i]
 	t.refs[t.held[i].page], t.refs[t.held[j].page] = refTo(i), refTo(j)
+}
+
+// Look is what can be told of a page from outside.
+type Look byte
+
+// How a page looks; the later ones count more where several pages are told of at once.
+const (
+	Untouched Look = iota // it was never written: the file has no blocks for it, as far as is known
+	Clean                 // its bytes are in the file
+	Dirty                 // the file has older bytes
+	Written               // changed by one of the last commits
+)
+
+// Looks tells how the memory looks at a quiescent point: into has one element for each run of
+// pagesEach pages. Written is what a commit behind since has changed. It takes time for each page that
+// is held and each stretch of data in the file.
+func (m *Memory) Looks(into []Look, pagesEach uint32, since uint64) error {
+	clear(into)
+	mark := func(first, end uint32, l Look) {
+		for cell := first / pagesEach; uint64(cell)*uint64(pagesEach) < uint64(end); cell++ {
+			if int(cell) >= len(into) {
+				return
+			}
+			into[cell] = max(into[cell], l)
+		}
+	}
+	for at := int64(0); at < int64(m.size); {
+		start, end, err := vfs.NextData(m.file, at)
+		if err != nil {
+			return err
+		}
+		if start >= end || start >= int64(m.size) {
+			break
+		}
+		mark(uint32(start/PageSize), uint32((end+PageSize-1)/PageSize), Clean)
+		at = end
+	}
+	if m.kind == Shared {
+		return nil
+	}
+	for i := range m.table.held {
+		switch h := &m.table.held[i]; {
+		case h.changed > since:
+			mark(h.page, h.page+1, Written)
+		case h.changed > m.policy.inFile:
+			mark(h.page, h.page+1, Dirty)
+		}
+	}
+	return nil
 }

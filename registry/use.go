@@ -355,3 +355,20 @@ func (r *Registry) counted(by int) error {
 	r.count += by
 	return nil
 }
+
+// Peek gives an instance that is open to fn, and tells whether it was. It opens nothing and creates
+// nothing.
+func (r *Registry) Peek(name string, fn func(in *mmrun.Instance) error) (open bool, err error) {
+	r.mu.Lock()
+	e := r.entries[name]
+	if open = e != nil && e.moving == nil && !r.closed; open {
+		r.unidle(e)
+		e.users++
+	}
+	r.mu.Unlock()
+	if !open {
+		return false, nil
+	}
+	defer r.release(e)
+	return true, fn(e.in)
+}

@@ -108,7 +108,10 @@ func TestLostOutputOfGuestSaysWhatIsCommitted(t *testing.T) {
 		if err := cmd.Run(); !errors.As(err, &exit) || exit.ExitCode() != exitFailed {
 			t.Errorf("mmrun %s ended with %v, want exit status %d", args[0], err, exitFailed)
 		}
-		var a answer
+		var a struct {
+			Seq   uint64
+			Error string
+		}
 		err := json.Unmarshal(stdout.Bytes(), &a)
 		if err != nil || a.Seq != uint64(seq) || a.Error != "" {
 			t.Errorf("mmrun %s answers %q, %v, want that of commit %d",

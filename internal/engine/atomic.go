@@ -237,6 +237,9 @@ func (k *atomicKeeper) wait() error {
 	}
 	run := k.running
 	err := run.wait()
+	if err != nil {
+		k.counters.failures.Add(1)
+	}
 	if err != nil && !isPermanent(err) {
 		if sealed := k.log.Sealed(); sealed != nil {
 			run = k.checkpoint.start(sealed, k.number)

@@ -16,7 +16,7 @@ type Stats struct {
 	ComparedAll   uint64
 	PrivatePages  int
 
-	Commits, Aborts, Views, Checkpoints uint64
+	Commits, Aborts, Views, Checkpoints, CheckpointFailures uint64
 
 	WALBytes  uint64
 	WALUsed   int64
@@ -32,8 +32,8 @@ type statsKeeper struct {
 
 // counters of a store are written with the gate held and read at any time.
 type counters struct {
-	commits, aborts, views, checkpoints atomic.Uint64
-	recovered                           uint64 // set before the store is given out
+	commits, aborts, views, checkpoints, failures atomic.Uint64
+	recovered                                     uint64 // set before the store is given out
 }
 
 // Stats is a snapshot. It does not wait for an event: while one runs, what only a quiescent point
@@ -51,6 +51,7 @@ func (s *Store) Stats() Stats {
 	st.Mode, st.Seq, st.TrackerReason = s.mode.String(), s.Seq(), s.trackerWhy
 	st.Commits, st.Aborts = s.counters.commits.Load(), s.counters.aborts.Load()
 	st.Views, st.Checkpoints = s.counters.views.Load(), s.counters.checkpoints.Load()
+	st.CheckpointFailures = s.counters.failures.Load()
 	st.Recovered = s.counters.recovered
 	return st
 }
