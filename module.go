@@ -144,5 +144,8 @@ func open(ctx context.Context, dir string, src engine.Source, o *engine.Options)
 		module, _, _ := f.Import()
 		in.hostCalls = in.hostCalls || !strings.HasPrefix(module, "wasi_")
 	}
+	if err := in.tellResumed(ctx); err != nil {
+		return nil, errors.Join(err, in.Close(context.WithoutCancel(ctx)))
+	}
 	return in, nil
 }

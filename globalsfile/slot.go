@@ -235,6 +235,32 @@ func appendFlags(b []byte, flags []bool) []byte {
 	return b
 }
 
+// Encode writes a state as a slot has it, outside of a file.
+func Encode(s *State) ([]byte, error) {
+	if err := CheckFits(s); err != nil {
+		return nil, err
+	}
+	b := make([]byte, SlotSize(s))
+	encodeSlot(b, 0, s)
+	return b, nil
+}
+
+// Decode reads what Encode has written. The error wraps ErrCorrupt, or ErrVersion for what a newer
+// program has written.
+func Decode(b []byte) (*State, error) {
+	if len(b) < headLength {
+		return nil, fmt.Errorf("%w: a small state of %d bytes", ErrCorrupt, len(b))
+	}
+	c, err := decodeSlot(b, 0)
+	switch {
+	case errors.Is(err, section.ErrUnknown):
+		return nil, fmt.Errorf("%w: %w", ErrVersion, err)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return &c.state, nil
+}
+
 // slotContent is a decoded slot; it shares no memory with the bytes it came from.
 type slotContent struct {
 	state  State

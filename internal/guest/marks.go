@@ -24,11 +24,11 @@ type marks struct {
 	count, host, active api.Global
 	// told has a bit for each of the calls that host counts: it has said what it writes. tells is how
 	// many have.
-	told  []uint64
-	tells int
-	pages          []api.Global // looked up when they are needed
-	next, forget   api.Function
-	stack          [1]uint64
+	told         []uint64
+	tells        int
+	pages        []api.Global // looked up when they are needed
+	next, forget api.Function
+	stack        [1]uint64
 }
 
 // resolve looks up what has been looked up in an earlier generation.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"github.com/mmrun/mmrun/internal/binding"
 	"github.com/mmrun/mmrun/vfs"
@@ -38,6 +39,7 @@ type Patcher struct {
 	order     []*patchedPage // what write writes
 	run       []byte
 	suspects  int // pages under suspicion
+	saver     atomic.Pointer[Saver]
 
 	// Stamp is what the checksums are to say of themselves once all is written: which checkpoint
 	// this is, and the commit up to which it has been patched. The zero value leaves the stamp as
@@ -205,6 +207,9 @@ func (p *Patcher) write(checkpoint uint64) error {
 		for n < min(len(rest), patchRun) && rest[n].index == rest[0].index+uint32(n) {
 			p.run = append(p.run, rest[n].data[:]...)
 			n++
+		}
+		if s := p.saver.Load(); s != nil {
+			s.before(rest[0].index, rest[0].index+uint32(n))
 		}
 		if _, err := p.file.WriteAt(p.run, int64(rest[0].index)*PageSize); err != nil {
 			return err

@@ -26,6 +26,7 @@ func NewSuspect(memory, checksums io.ReaderAt, index uint32) (*Suspect, error) {
 		return nil, err
 	}
 	s.noted = binary.LittleEndian.Uint32(noted[:])
+	s.ok = pageChecksum(s.page[:]) == s.noted // as it is, it is as of the checkpoint
 	return s, nil
 }
 

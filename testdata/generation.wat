@@ -1,0 +1,17 @@
+;; A guest that wants to know when its state was forked or restored.
+(module
+  (import "mmrun" "generation" (func $generation (result i64)))
+  (global $last (mut i64) (i64.const 0))
+  (global $reason (mut i32) (i32.const 0))
+  (global $told (mut i32) (i32.const 0))
+  (global $fail (mut i32) (i32.const 0))
+  (func (export "mmrun_resumed") (param $generation i64) (param $reason i32)
+    (if (global.get $fail) (then (unreachable)))
+    (global.set $last (local.get $generation))
+    (global.set $reason (local.get $reason))
+    (global.set $told (i32.add (global.get $told) (i32.const 1))))
+  (func (export "generation") (result i64) (call $generation))
+  (func (export "last") (result i64) (global.get $last))
+  (func (export "reason") (result i32) (global.get $reason))
+  (func (export "told") (result i32) (global.get $told))
+  (func (export "fail") (param i32) (global.set $fail (local.get 0))))
