@@ -18,12 +18,6 @@ import (
 	"github.com/mmrun/mmrun/internal/values"
 )
 
-// called is the answer to a call or a query.
-type called struct {
-	Results []json.RawMessage `json:"results"`
-	Seq     uint64            `json:"seq"`
-}
-
 // call is POST /v1/instances/{name}/call/{func}.
 func (s *Server) call(w http.ResponseWriter, r *http.Request) {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
