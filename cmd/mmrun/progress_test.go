@@ -27,7 +27,7 @@ func (s *screen) Write(p []byte) (int, error) {
 
 func TestLongWorkMovesOnATerminal(t *testing.T) {
 	s := &screen{moved: make(chan struct{}, 1)}
-	finished := showWorking(s, "verifying a\x1b[2J.state", 0)
+	finished := showWorking(s, "verifying a\x1b[2J.state", 0).finish
 	<-s.moved
 	<-s.moved // it goes on
 	finished()
@@ -38,11 +38,27 @@ func TestLongWorkMovesOnATerminal(t *testing.T) {
 	if end := strings.LastIndex(shown, "\r"); end < 0 || strings.TrimSpace(shown[end:]) != "" {
 		t.Errorf("the line is not cleared at the end: %q", shown)
 	}
-	finished = showWorking(s, "again", time.Hour)
+	finished = showWorking(s, "again", time.Hour).finish
 	finished()
 	if s.text.String() != shown {
 		t.Errorf("work that was short is shown: %q", s.text.String()[len(shown):])
 	}
+}
+
+func TestWorkThatSaysHowFarItIsShowsAPercentage(t *testing.T) {
+	s := &screen{moved: make(chan struct{}, 1)}
+	b := showWorking(s, "copying", time.Millisecond)
+	b.update(250, 1000)
+	for {
+		<-s.moved
+		s.mu.Lock()
+		shown := s.text.String()
+		s.mu.Unlock()
+		if strings.Contains(shown, "25%") {
+			break
+		}
+	}
+	b.finish()
 }
 
 func TestNothingMovesInAFile(t *testing.T) {

@@ -122,7 +122,8 @@ func (a *app) rootCommand() *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write results and failures as JSON")
 	root.AddCommand(a.callCommand(), a.queryCommand(), a.runCommand(), a.funcsCommand(),
 		a.inspectCommand(), a.verifyCommand(), a.repairCommand(), a.checkpointCommand(),
-		a.rewriteCommand(), a.serveCommand())
+		a.rewriteCommand(), a.serveCommand(), a.snapshotCommand(),
+		a.restoreCommand(), a.forkCommand(), a.diffCommand(), a.upgradeCommand())
 	return root
 }
 
