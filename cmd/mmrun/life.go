@@ -286,3 +286,40 @@ func (a *app) printDiff(d *archive.Difference, withBytes bool) error {
 	_, err := io.WriteString(a.out, b.String())
 	return err
 }
+
+const compactHelp = `Give the blocks of a state's memory file back that hold nothing but zeros, which a
+guest has cleared. Checkpoints do so by themselves for what is cleared in large pieces.`
+
+func (a *app) compactCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "compact TARGET", Short: "Give cleared memory back to the file system", Long: compactHelp,
+		Args: exactTarget, ValidArgsFunction: completeTarget,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := a.target(args[0])
+			if err == nil {
+				err = t.existing()
+			}
+			if err != nil {
+				return err
+			}
+			ctx, cancel := interruptible(cmd.Context())
+			defer cancel()
+			bar := a.bar("compacting " + t.state)
+			freed, err := archive.Archiver{Progress: bar.update}.Compact(ctx, t.state)
+			bar.finish()
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(struct {
+					State string `json:"state"`
+					Freed int64  `json:"freed"` // bytes
+				}{t.state, freed})
+			}
+			_, err = fmt.Fprintf(a.out, "state %s: %d bytes given back\n", t.state, freed)
+			return err
+		},
+	}
+	a.stateFlag(cmd)
+	return cmd
+}

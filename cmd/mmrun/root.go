@@ -123,7 +123,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(a.callCommand(), a.queryCommand(), a.runCommand(), a.funcsCommand(),
 		a.inspectCommand(), a.verifyCommand(), a.repairCommand(), a.checkpointCommand(),
 		a.rewriteCommand(), a.serveCommand(), a.snapshotCommand(),
-		a.restoreCommand(), a.forkCommand(), a.diffCommand(), a.upgradeCommand())
+		a.restoreCommand(), a.forkCommand(), a.diffCommand(), a.upgradeCommand(), a.compactCommand())
 	return root
 }
 

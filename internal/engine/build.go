@@ -102,8 +102,13 @@ func (b *build) fill(fsys vfs.FS) (err error) {
 
 func (b *build) memory(fsys vfs.FS, state *globalsfile.State) error {
 	_, info, err := rewriter.Rewrite(b.im.Module, rewriter.Options{})
-	if err != nil || info.Memory == nil {
+	if err != nil {
 		return err
+	}
+	if info.Memory == nil { // it is read to its end all the same: that is where it is checked
+		return b.im.Pages(func(uint64, []byte) error {
+			return errors.New("there are bytes of a memory, which the module does not have")
+		})
 	}
 	memory, err := b.open(fsys, statedir.MemoryName)
 	if err != nil {

@@ -1,6 +1,7 @@
 package pagefile
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"io"
@@ -202,6 +203,18 @@ func (p *Patcher) write(checkpoint uint64) error {
 		}
 	}
 	for rest := p.order; len(rest) > 0; {
+		if n := zeroRun(rest); n >= leastHole {
+			if s := p.saver.Load(); s != nil {
+				s.before(rest[0].index, rest[0].index+uint32(n))
+			}
+			err := vfs.Punch(p.file, int64(rest[0].index)*PageSize, int64(n)*PageSize)
+			if err != nil {
+				return err
+			}
+			p.Pages += int64(n)
+			rest = rest[n:]
+			continue
+		}
 		p.run = p.run[:0]
 		n := 0
 		for n < min(len(rest), patchRun) && rest[n].index == rest[0].index+uint32(n) {
@@ -223,6 +236,21 @@ func (p *Patcher) write(checkpoint uint64) error {
 	}
 	p.free = append(p.free, p.order...)
 	return nil
+}
+
+// leastHole is how many pages of zeros become a hole: a hole costs a system call, and the page that is
+// written next in it a block.
+const leastHole = 16
+
+var zeros [PageSize]byte
+
+// zeroRun is how many pages of zeros in a row there are at the begin.
+func zeroRun(pages []*patchedPage) (n int) {
+	for n < len(pages) && pages[n].index == pages[0].index+uint32(n) && pages[n].checksum() == 0 &&
+		bytes.Equal(pages[n].data[:], zeros[:]) {
+		n++
+	}
+	return n
 }
 
 // stamp says which checkpoint the checksums are of, before the first of its pages is written.

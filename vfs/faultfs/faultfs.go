@@ -157,6 +157,13 @@ func (f *layeredFile) WriteAt(p []byte, offset int64) (n int, err error) {
 	return n, err
 }
 
+// Punch counts as a write of zeros.
+func (f *layeredFile) Punch(offset, length int64) error {
+	return f.do(Op{Kind: WriteAt, Offset: offset, Length: length}, func(op *Op) error {
+		return vfs.Punch(f.below, offset, op.Length)
+	})
+}
+
 func (f *layeredFile) Truncate(size int64) error {
 	return f.do(Op{Kind: Truncate, Length: size}, func(*Op) error { return f.below.Truncate(size) })
 }
