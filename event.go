@@ -9,6 +9,7 @@ import (
 
 	"github.com/mmrun/mmrun/internal/engine"
 	"github.com/mmrun/mmrun/internal/receipts"
+	"github.com/mmrun/mmrun/internal/section"
 )
 
 // event is what belongs to the event in progress. Its number tells a Tx of this event from one
@@ -78,6 +79,9 @@ func (in *Instance) end(ctx context.Context, err error, done *outcome) error {
 		return in.settle(err, undone)
 	}
 	if err == nil {
+		if in.clock != nil {
+			in.keepClock()
+		}
 		err = in.store.Commit(in.event.extras)
 		in.closeEvent(done, err == nil)
 		done.durable = in.store.Seq()
@@ -86,6 +90,14 @@ func (in *Instance) end(ctx context.Context, err error, done *outcome) error {
 	undone := in.store.Abort()
 	in.closeEvent(done, false)
 	return in.settle(err, undone)
+}
+
+// keepClock commits what the guest has been told of the time, if it was told.
+func (in *Instance) keepClock() {
+	b, changed := in.clock.Changed(in.reading[:0])
+	if in.reading = b; changed {
+		in.keep(engine.Change{ID: section.Clock, Bytes: b})
+	}
 }
 
 // settle completes the error of an event that was aborted.

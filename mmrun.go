@@ -48,6 +48,7 @@ import (
 
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/mmrun/mmrun/internal/clock"
 	"github.com/mmrun/mmrun/internal/engine"
 	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/receipts"
@@ -67,6 +68,8 @@ type Instance struct {
 	hostCalls bool
 
 	io        *stdio          // nil unless opened with WithHandler
+	clock     *clock.Clock    // nil unless opened with WithClock
+	reading   []byte          // of it, that is being committed
 	receipted *receipts.Table // as of the last commit, nil until it is needed
 }
 

@@ -6,13 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/mmrun/mmrun/internal/clock"
 	"github.com/mmrun/mmrun/internal/engine"
 	"github.com/mmrun/mmrun/internal/guest"
+	"github.com/mmrun/mmrun/internal/section"
 	"github.com/mmrun/mmrun/rewriter"
 )
 
@@ -130,11 +134,23 @@ func open(ctx context.Context, dir string, src engine.Source, o *engine.Options)
 		in.io = &stdio{rest: h.rest, turn: make(chan struct{}, 1)}
 		o.Config = o.Config.WithStdin(in.io).WithStdout(stdout{in.io})
 	}
+	if o.Clock {
+		in.clock = clock.New(o.Now, time.Now)
+		o.Config = o.Config.WithNanotime(in.clock.Read, 1)
+		o.FirstKept = func() []engine.Change {
+			in.keepClock()
+			return slices.Clone(in.event.extras.Kept)
+		}
+	}
 	store, err := engine.Open(ctx, filepath.Clean(dir), src, o)
 	if err != nil {
 		return nil, err
 	}
 	in.store = store
+	in.event.extras.Kept = in.event.extras.Kept[:0]
+	if in.clock != nil {
+		in.clock.Resume(store.Kept(section.Clock), !o.SkipDowntime)
+	}
 	if in.io != nil {
 		if b := in.io.take(); b != nil { // of the first run
 			_ = in.io.release(b)

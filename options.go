@@ -164,6 +164,29 @@ func WithWALSize(n int64) Option {
 	}
 }
 
+// Downtime says what a guest's monotonic clock makes of the time in which its state was not open.
+type Downtime int
+
+const (
+	// CountDowntime: it has passed, by the wall clock, up to a year.
+	CountDowntime Downtime = iota
+	// SkipDowntime: the clock stood still.
+	SkipDowntime
+)
+
+// WithClock gives the guest a monotonic clock of this machine that goes on where the last commit has
+// left it, also after a reboot, on another machine and from a snapshot: it never runs back. The one of
+// WithModuleConfig is not used. An event that reads the clock costs some bytes of log more.
+func WithClock(d Downtime) Option {
+	return func(o *engine.Options) error {
+		if d != CountDowntime && d != SkipDowntime {
+			return fmt.Errorf("downtime %d: want CountDowntime or SkipDowntime", d)
+		}
+		o.Clock, o.SkipDowntime = true, d == SkipDowntime
+		return nil
+	}
+}
+
 // WithModuleLink has link give a new state its module as another name (a hard link) of a file that
 // holds the same bytes durably, so that many states share one copy. If link fails, the module is
 // written.

@@ -179,14 +179,16 @@ func (tx *Tx) SetMeta(b []byte) {
 
 // keep adds a change of what is kept beside the guest's own state; a later one for the same id takes
 // the place of an earlier one.
-func (tx *Tx) keep(c engine.Change) {
-	kept := tx.in.event.extras.Kept
+func (tx *Tx) keep(c engine.Change) { tx.in.keep(c) }
+
+func (in *Instance) keep(c engine.Change) {
+	kept := in.event.extras.Kept
 	i, found := slices.BinarySearchFunc(kept, c, func(a, b engine.Change) int { return cmp.Compare(a.ID, b.ID) })
 	if found {
 		kept[i] = c
 		return
 	}
-	tx.in.event.extras.Kept = slices.Insert(kept, i, c)
+	in.event.extras.Kept = slices.Insert(kept, i, c)
 }
 
 // OnCommit has fn called after the event has been committed and, under SyncAlways, survives power

@@ -50,6 +50,10 @@ func (a *app) guestFlags(cmd *cobra.Command) {
 		"end an event that takes longer than this `DURATION`; costs about 2 µs a call")
 	flags.Var(&a.memoryLimit, "memory-limit",
 		"let the guest's memory grow to this `SIZE` at most, as in 64MiB, in wasm pages of 64KiB")
+	flags.StringVar(&a.downtime, "downtime", "count",
+		"`WHAT` the guest's monotonic clock makes of the time in which it was not running: count or skip")
+	complete(cmd, "downtime", cobra.FixedCompletions([]string{"count", "skip"},
+		cobra.ShellCompDirectiveNoFileComp))
 	complete(cmd, "dir", completeDirs)
 	complete(cmd, "env", completeNothing)
 	complete(cmd, "timeout", completeNothing)

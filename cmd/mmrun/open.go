@@ -131,6 +131,14 @@ func (a *app) options(sync mmrun.SyncPolicy) ([]mmrun.Option, error) {
 		}
 		opts = append(opts, mmrun.WithTracker(tracker))
 	}
+	switch a.downtime {
+	case "count", "": // commands that run no events have no such flag
+		opts = append(opts, mmrun.WithClock(mmrun.CountDowntime))
+	case "skip":
+		opts = append(opts, mmrun.WithClock(mmrun.SkipDowntime))
+	default:
+		return nil, usagef("--downtime %s: want count or skip", a.downtime)
+	}
 	if a.force {
 		opts = append(opts, mmrun.WithAcceptTorn())
 	}

@@ -30,6 +30,7 @@ type app struct {
 	dirs        []string
 	env         []string
 	force       bool
+	downtime    string
 	cache       string
 	noCache     bool
 	lines       bool

@@ -47,7 +47,11 @@ func create(ctx context.Context, o *Options, fsys vfs.FS, dir string, g *guest.G
 	}
 	state := guest.ShapeOf(&code.Info).Blank()
 	var first delta.Encoder
-	if err := captureSmall(g, state, Extras{}, &first); err != nil {
+	var extras Extras
+	if o.FirstKept != nil {
+		extras.Kept = o.FirstKept()
+	}
+	if err := captureSmall(g, state, extras, &first); err != nil {
 		return err
 	}
 	if err := first.Apply(state); err != nil {

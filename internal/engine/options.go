@@ -40,6 +40,10 @@ type Options struct {
 	// LinkModule, if not nil, puts the module of a new state at a path, as a name of a file that is there
 	// already and durable. If it fails, the module is written.
 	LinkModule func(path string) error
+	// Clock: the guest has a monotonic clock that goes on; SkipDowntime: it stands still meanwhile.
+	Clock, SkipDowntime bool
+	// FirstKept, if not nil, gives what the host's side keeps after the first run of a module.
+	FirstKept func() []Change
 	// Handler is the root's: the guest's standard input and output, if they belong to events.
 	Handler any
 
