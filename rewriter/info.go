@@ -57,6 +57,26 @@ type Info struct {
 
 	// Barrier is there if the guest tells which pages of its memory it writes.
 	Barrier *Barrier `json:"barrier,omitempty"`
+
+	// Suspend is there if the program can be left in the middle of its calls.
+	Suspend *Suspend `json:"suspend,omitempty"`
+}
+
+// Suspend is what it takes to leave a program and to come back to it. All three name mutable globals,
+// i32.
+//
+// To leave: in an import that waits, the host keeps a range of the memory aside, sets SP to its begin,
+// Limit to its end and State to 1, and returns anything. When the program's entry has returned, the
+// frames are what lies from that begin to SP; the host puts the range back and sets State to 0. A range
+// that is too short makes the program trap meanwhile. To come back, to any instance of the same module
+// with the same state: the host keeps a range aside, puts the frames there, sets SP and Limit to their
+// end and State to 1, and calls the entry. In the import, which is called again with its arguments, SP
+// is at the begin of the range: the host puts the range back and sets State to 0.
+type Suspend struct {
+	State string `json:"state"` // 0 unless the program is being left or come back to
+	SP    string `json:"sp"`
+	Limit string `json:"limit"`
+	Sites int    `json:"sites"` // calls at which functions can be left
 }
 
 // Barrier is what tells which pages of 4 KiB the module's code has written since it was last told to

@@ -1,9 +1,11 @@
 package rewriter
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/mmrun/mmrun/rewriter/internal/barrier"
+	"github.com/mmrun/mmrun/rewriter/internal/suspend"
 	"github.com/mmrun/mmrun/rewriter/internal/wasm"
 )
 
@@ -16,6 +18,13 @@ const Reserved = "mmrun:"
 type Options struct {
 	// Barrier lets the guest tell which pages of its memory it writes: see [Barrier].
 	Barrier bool
+	// Suspend lets a host leave a program in the middle of its calls, at those of imports that wait, and
+	// come back to it later: see [Suspend]. It must not go with Barrier, whose checks hold as long as
+	// nobody looks in between.
+	Suspend bool
+	// SuspendEverywhere is Suspend where each import is one that waits, and each call one that can be
+	// left: for tests.
+	SuspendEverywhere bool
 }
 
 // pass is one step of a rewrite. It knows nothing of other passes but what they leave in the
@@ -30,10 +39,29 @@ func (o Options) passes() []pass {
 	passes := []pass{
 		{"persist", persist},
 	}
+	if o.Suspend || o.SuspendEverywhere {
+		passes = append(passes, pass{"suspend", func(m *wasm.Module, info *Info) error {
+			return addSuspend(m, info, o.SuspendEverywhere)
+		}})
+	}
 	if o.Barrier { // the last one, so that it sees every store
 		passes = append(passes, pass{"barrier", addBarrier})
 	}
 	return passes
+}
+
+// waiting are the imports at which a program can wait.
+var waiting = map[string][]string{
+	"wasi_snapshot_preview1": {"fd_read", "poll_oneoff", "sched_yield", "sock_accept", "sock_recv"},
+	"mmrun":                  {"wait"},
+}
+
+func addSuspend(m *wasm.Module, info *Info, everywhere bool) error {
+	waits := func(module, name string) bool { return slices.Contains(waiting[module], name) }
+	sites, err := suspend.Apply(m, Reserved, waits, everywhere)
+	info.Suspend = &Suspend{State: Reserved + suspend.State, SP: Reserved + suspend.SP,
+		Limit: Reserved + suspend.Limit, Sites: sites}
+	return err
 }
 
 func addBarrier(m *wasm.Module, info *Info) error {

@@ -1,5 +1,7 @@
 package wasm
 
+import "slices"
+
 // Body is the locals and the code of a function.
 type Body struct {
 	Code   Code   // with the end that closes it
@@ -157,3 +159,38 @@ const (
 	opAtomicRMW   Op = atomicPrefix<<16 | 0x1e
 	opAtomicLast  Op = atomicPrefix<<16 | 0x4e
 )
+
+// LocalTypes are the types of a function's parameters and locals.
+func (b *Body) LocalTypes(params []Type) ([]Type, error) {
+	types := slices.Clone(params)
+	r := NewReader(b.runList)
+	for range b.runs {
+		k, err := r.u32()
+		if err != nil {
+			return nil, err
+		}
+		t, err := r.valueType()
+		if err != nil {
+			return nil, err
+		}
+		for range k {
+			types = append(types, t)
+		}
+	}
+	return types, nil
+}
+
+// SetLocals gives a function other locals behind its parameters.
+func (b *Body) SetLocals(types []Type) {
+	b.edited = true
+	b.runs, b.runList, b.Locals = 0, nil, b.Params+uint32(len(types))
+	for i := 0; i < len(types); {
+		n := 1
+		for i+n < len(types) && types[i+n] == types[i] {
+			n++
+		}
+		b.runList = types[i].Append(AppendU32(b.runList, uint32(n)))
+		b.runs++
+		i += n
+	}
+}

@@ -277,3 +277,34 @@ func CatchLabels(instr Code, see func(label uint32)) error {
 	}
 	return r.catches()
 }
+
+// RenumberCatches is a try_table with other labels in its clauses.
+func RenumberCatches(instr Code, label func(uint32) uint32) Code {
+	p := patch{from: instr, out: []byte{}}
+	r := NewReader(instr)
+	r.refs = func(ref *indexRef) {
+		if ref.space == SpaceLabel {
+			p.out = AppendU32(append(p.out, instr[p.copied:ref.start]...), label(ref.index))
+			p.copied = ref.end
+		}
+	}
+	r.pos++
+	if _, err := r.blockType(); err != nil {
+		panic(err) // it has been read before
+	}
+	if err := r.catches(); err != nil {
+		panic(err)
+	}
+	return p.upTo(len(instr))
+}
+
+// NullType is the type of what ref.null gives.
+func NullType(instr Code) Type {
+	r := NewReader(instr)
+	r.pos++
+	t, err := r.heapType()
+	if err != nil {
+		panic(err) // it has been read before
+	}
+	return t
+}
