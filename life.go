@@ -69,7 +69,8 @@ const ResumedName = "mmrun_resumed"
 const HostModuleName = "mmrun"
 
 // InstantiateHost provides guests in rt with the host module mmrun. Its function generation, () -> i64,
-// is [Tx.Generation].
+// is [Tx.Generation]; wait, (i32) -> i32, gives back what it is given, and a program is left and
+// committed there ([Instance.Run]).
 func InstantiateHost(ctx context.Context, rt wazero.Runtime) (api.Closer, error) {
 	return rt.NewHostModuleBuilder(HostModuleName).NewFunctionBuilder().
 		WithFunc(func(ctx context.Context) int64 {
@@ -79,7 +80,14 @@ func InstantiateHost(ctx context.Context, rt wazero.Runtime) (api.Closer, error)
 				return 0 // in the first run of a module
 			}
 			return tx.Generation()
-		}).Export("generation").Instantiate(ctx)
+		}).Export("generation").NewFunctionBuilder().
+		WithFunc(func(ctx context.Context, n int32) int32 {
+			MarkWritten(ctx, 0, 0)
+			if tx := TxFrom(ctx); tx != nil && tx.in.program != nil {
+				tx.in.program.yield()
+			}
+			return n
+		}).Export("wait").Instantiate(ctx)
 }
 
 // Generation tells the state from those it was forked from, and from those that were forked from it: it

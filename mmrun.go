@@ -68,6 +68,7 @@ type Instance struct {
 	hostCalls bool
 
 	io        *stdio          // nil unless opened with WithHandler
+	program   *program        // nil unless opened with WithProgram
 	clock     *clock.Clock    // nil unless opened with WithClock
 	reading   []byte          // of it, that is being committed
 	receipted *receipts.Table // as of the last commit, nil until it is needed

@@ -134,8 +134,15 @@ func open(ctx context.Context, dir string, src engine.Source, o *engine.Options)
 		in.io = &stdio{rest: h.rest, turn: make(chan struct{}, 1)}
 		o.Config = o.Config.WithStdin(in.io).WithStdout(stdout{in.io})
 	}
+	if o.Program {
+		in.program = newProgram(in)
+		o.Config = in.program.configure(o.Config)
+	}
 	if o.Clock {
 		in.clock = clock.New(o.Now, time.Now)
+		if in.program != nil {
+			in.program.clock = in.clock.Read
+		}
 		o.Config = o.Config.WithNanotime(in.clock.Read, 1)
 		o.FirstKept = func() []engine.Change {
 			in.keepClock()

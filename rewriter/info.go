@@ -76,6 +76,8 @@ type Suspend struct {
 	State string `json:"state"` // 0 unless the program is being left or come back to
 	SP    string `json:"sp"`
 	Limit string `json:"limit"`
+	// Calls counts the calls of imports that wait: what asks the host several times is one call.
+	Calls string `json:"calls"`
 	Sites int    `json:"sites"` // calls at which functions can be left
 }
 

@@ -60,7 +60,7 @@ func addSuspend(m *wasm.Module, info *Info, everywhere bool) error {
 	waits := func(module, name string) bool { return slices.Contains(waiting[module], name) }
 	sites, err := suspend.Apply(m, Reserved, waits, everywhere)
 	info.Suspend = &Suspend{State: Reserved + suspend.State, SP: Reserved + suspend.SP,
-		Limit: Reserved + suspend.Limit, Sites: sites}
+		Limit: Reserved + suspend.Limit, Calls: Reserved + suspend.Calls, Sites: sites}
 	return err
 }
 
@@ -100,6 +100,13 @@ func Rewrite(module []byte, options Options) ([]byte, Info, error) {
 		mark.Passes = append(mark.Passes, p.name)
 	}
 	return m.Encode(mark.section()), info, nil
+}
+
+// IsProgram tells whether a module is a program with a main loop of its own: it exports _start, and no
+// _initialize.
+func IsProgram(module []byte) bool {
+	m, err := wasm.Decode(module)
+	return err == nil && m.ExportsFunc("_start", nil, nil) && !m.ExportsFunc("_initialize", nil, nil)
 }
 
 // refuseReserved refuses what only a rewrite adds.

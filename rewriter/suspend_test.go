@@ -166,7 +166,7 @@ func TestProgramLeftAnywhereDoesTheSame(t *testing.T) {
 				plain := newLeaver(t, wasm, options)
 				ended := plain.run(input)
 				want := plain.out.String()
-				if len(want) < 400 || plain.waits < 400 {
+				if len(want) < 300 || plain.waits < 400 {
 					t.Fatalf("%d waits: %s, %s", plain.waits, want, ended)
 				}
 				every := []int{1, 2, 3, 7}

@@ -138,6 +138,8 @@ func (o *Options) chosen(kept []byte, continuous bool) (barrier bool, why string
 	switch {
 	case continuous:
 		return false, "a continuous state has nothing to find"
+	case o.Program:
+		return false, "a program is looked at between two stores of a function"
 	case o.Tracker == Kernel:
 		return false, "it was asked for"
 	case o.Tracker == Barrier:

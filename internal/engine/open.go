@@ -84,6 +84,7 @@ func (s *Store) setCode(ctx context.Context, src Source, kept []byte, hash [32]b
 	}
 	var form rewriter.Options
 	form.Barrier, s.trackerWhy = s.opts.chosen(hint, continuous)
+	form.Suspend = s.opts.Program
 	code, err := src.Code(kept, hash, form)
 	switch {
 	case err != nil && kept == nil: // it is about the module given

@@ -37,6 +37,8 @@ type Options struct {
 	AcceptTorn bool
 	Tracker    Tracker // in Atomic mode
 
+	// Program: the guest is a program that is left at its waits.
+	Program bool
 	// LinkModule, if not nil, puts the module of a new state at a path, as a name of a file that is there
 	// already and durable. If it fails, the module is written.
 	LinkModule func(path string) error

@@ -90,6 +90,9 @@ func New(ctx context.Context, code *Code, options rewriter.Options, config wazer
 // Code is what the guest runs.
 func (g *Guest) Code() *Code { return g.code }
 
+// Suspend is what it takes to leave the guest in its calls, nil if its code does not allow that.
+func (g *Guest) Suspend() *rewriter.Suspend { return g.form.info.Suspend }
+
 // SetMemory gives the guest its linear memory before Instantiate, nil takes it away.
 func (g *Guest) SetMemory(m Memory) { g.mem = m }
 

@@ -60,6 +60,7 @@ const (
 	Chain           ID = 24 // digest of the commits so far, epoch of their owner
 	Fork            ID = 25 // how often the state has been forked or restored
 	Upgrade         ID = 26 // which module the state came from
+	ProgramInput    ID = 27 // what a program has been given to read and has not read yet
 
 	FirstKept, LastKept ID = 16, 31
 	// NumKept is how many ids of byte strings there are.
@@ -70,7 +71,8 @@ var names = map[ID]string{Globals: "globals", Dropped: "dropped flags", Tables: 
 	Meta: "meta", MemorySize: "memory size", Binding: "binding", TrackerCosts: "tracker costs",
 	StreamPosition: "stream position", Receipts: "receipts", TimeAndFunction: "time and function",
 	Clock: "clock", Descriptors: "descriptors", Frames: "frames", PendingOutput: "pending output",
-	Chain: "chain value and epoch", Fork: "fork generation", Upgrade: "upgrade"}
+	Chain: "chain value and epoch", Fork: "fork generation", Upgrade: "upgrade",
+	ProgramInput: "program input"}
 
 // Kept is the number of the byte string that the section holds, from 0. ok is false for others, and
 // for those that this program does not understand: a state that has them is a newer one's.
@@ -81,7 +83,8 @@ func (id ID) Kept() (i int, ok bool) {
 
 // understood has a bit for each byte string that this program knows what to do with.
 const understood = 1<<(TrackerCosts-FirstKept) | 1<<(StreamPosition-FirstKept) | 1<<(Receipts-FirstKept) | 1<<(PendingOutput-FirstKept) |
-	1<<(TimeAndFunction-FirstKept) | 1<<(Clock-FirstKept) | 1<<(Fork-FirstKept) | 1<<(Upgrade-FirstKept)
+	1<<(TimeAndFunction-FirstKept) | 1<<(Clock-FirstKept) | 1<<(Fork-FirstKept) | 1<<(Upgrade-FirstKept) |
+	1<<(Frames-FirstKept) | 1<<(ProgramInput-FirstKept)
 
 func (id ID) String() string {
 	if name, ok := names[id]; ok {

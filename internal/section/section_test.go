@@ -39,12 +39,12 @@ func TestIDsStayWhatTheyAre(t *testing.T) {
 		5: "memory size", 6: "binding", 16: "tracker costs", 17: "stream position", 18: "receipts",
 		19: "time and function", 20: "clock", 21: "descriptors", 22: "frames",
 		23: "pending output", 24: "chain value and epoch", 25: "fork generation",
-		26: "upgrade"} {
+		26: "upgrade", 27: "program input"} {
 		if names[id] != want {
 			t.Errorf("%d: %q, want %q", id, names[id], want)
 		}
 	}
-	if len(names) != 17 {
+	if len(names) != 18 {
 		t.Error("an id is missing here")
 	}
 }

@@ -31,6 +31,12 @@ func (v *version) call(o *instr) error {
 		return err
 	}
 	v.out = append(v.out, rest...)
+	if (o.op == wasm.OpCall || o.op == wasm.OpReturnCall) && v.p.m.Funcs[o.index].Imported() {
+		v.op(wasm.OpGlobalGet, v.p.calls)
+		v.out = v.out.I32(1)
+		v.op(wasm.OpI32Add)
+		v.op(wasm.OpGlobalSet, v.p.calls)
+	}
 	switch o.op { // what comes back is returned, whether the function was left or not
 	case wasm.OpReturnCall:
 		v.op(wasm.OpCall, o.index)

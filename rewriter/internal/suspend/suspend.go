@@ -3,7 +3,8 @@
 //
 // # What is added
 //
-// Three mutable globals: state is 0 as a rule. A host function that wants the program to be left sets it
+// Mutable globals. calls counts the calls of imports that wait, so that a host that is asked several
+// times in one of them can tell. state is 0 as a rule. A host function that wants the program to be left sets it
 // to 1; each function that is on the stack then saves what it still needs, and returns. To come back, the
 // host sets state to 1 again and calls the program's entry: each function finds its place, and calls on,
 // down to the host function, which sets state to 0. Frames are written to the guest's memory from sp on,
@@ -42,6 +43,7 @@ const (
 	State = "suspend:state"
 	SP    = "suspend:sp"
 	Limit = "suspend:limit"
+	Calls = "suspend:calls"
 )
 
 // Waits says whether an import is one at which the program may be left.
@@ -54,6 +56,7 @@ type pass struct {
 	leaves           []bool       // by function: it can be left
 	leavesType       map[int]bool // a function of that canonical type whose address is taken can
 	state, sp, limit uint32
+	calls            uint32
 	push, pop        uint32
 	helpers          map[helperKey]uint32
 }
@@ -82,7 +85,7 @@ func Apply(m *wasm.Module, prefix string, waits Waits, all bool) (sites int, err
 		m.AddExport(prefix+name, wasm.KindGlobal, g)
 		return g
 	}
-	p.state, p.sp, p.limit = global(State), global(SP), global(Limit)
+	p.state, p.sp, p.limit, p.calls = global(State), global(SP), global(Limit), global(Calls)
 	p.push = p.helper(wasm.I32, 2, true)
 	load := p.helper(wasm.I32, 2, false)
 	// pop(function) -> site, which traps if the frame is another function's.
