@@ -23,6 +23,9 @@ func provideImports(ctx context.Context, rt wazero.Runtime) error {
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, rt); err != nil {
 		return err
 	}
+	if _, err := mmrun.InstantiateHost(ctx, rt); err != nil {
+		return err
+	}
 	i32 := api.ValueTypeI32
 	_, err := rt.NewHostModuleBuilder(envModule).NewFunctionBuilder().
 		WithGoModuleFunction(api.GoModuleFunc(abort), []api.ValueType{i32, i32, i32, i32}, nil).

@@ -46,6 +46,9 @@ type openRequest struct {
 	check func(functions) error
 	// handler: the guest's standard input and output belong to events.
 	handler bool
+	// program: it is one with a main loop of its own, and these are its arguments.
+	program bool
+	args    []string
 }
 
 // open opens or creates the instance of a target.
@@ -60,11 +63,14 @@ func (a *app) open(ctx context.Context, req openRequest) (*session, error) {
 		return nil, err
 	}
 	s := &session{app: a, target: req.target, effects: &effects{to: a.guestOut}}
-	config, err := a.moduleConfig(req.target.name(), s.effects)
+	config, err := a.moduleConfig(append([]string{req.target.name()}, req.args...), s.effects)
 	if err != nil {
 		return nil, err
 	}
 	opts = append(opts, mmrun.WithModuleConfig(config))
+	if req.program {
+		opts = append(opts, mmrun.WithProgram())
+	}
 	if req.handler {
 		opts = append(opts, mmrun.WithHandler(a.guestOut))
 	}

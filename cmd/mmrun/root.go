@@ -84,7 +84,13 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	if err == nil {
 		return exitDone
 	}
+	if exit := exitProgram(0); errors.As(err, &exit) {
+		return int(uint8(exit))
+	}
 	status := exitFailed
+	if errors.As(err, new(broken)) {
+		status = exitBroken
+	}
 	if usage := (usageError{}); errors.As(err, &usage) || !a.started {
 		err, status = usageError{err}, exitUsage
 	}

@@ -40,6 +40,13 @@ kills and power cuts the same command goes on, and the output is byte for byte t
 never interrupted. An event that is not there whole at the end of the input waits; --follow waits for
 more. An input that was cut or replaced, and an output that is not the one written so far, are refused.
 
+A program with a main loop of its own (a module that exports _start and no _initialize) is run instead:
+run TARGET -- ARGS. It goes on where it was left, in the middle of its calls: whenever it waits for input
+or sleeps, all of it is committed, then what it has printed is let out. The end of a pipe leaves it
+waiting, unless --eof says that it is to be told; that of a terminal and of a file is told. The exit
+status is the program's own, or 125 if mmrun failed; later runs give the same one, until --restart. See
+docs/programs.md.
+
 The end of the input, SIGINT and SIGTERM end the loop between two events, with a checkpoint: an
 event that runs is waited for. A second SIGINT or SIGTERM ends the process at once, as SIGQUIT
 and kill -9 do, which loses nothing that was committed. Commits are made to survive power loss
@@ -51,23 +58,39 @@ type runFlags struct {
 	frame   string
 	in, out string
 	follow  bool
+	eof     bool // of programs
+	restart bool
 }
 
 func (a *app) runCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:   "run TARGET",
+		Use:   "run TARGET [-- ARGS]",
 		Short: "Run the event loop on standard input",
 		Long:  runHelp,
 		Example: `  printf 'inc\ninc\nget\n' | mmrun run counter.wasm
   mmrun run --handle guestbook.wasm < names.txt
-  mmrun run --handle --in names.txt --out greetings.txt --follow guestbook.wasm`,
-		Args:              exactTarget,
+  mmrun run --handle --in names.txt --out greetings.txt --follow guestbook.wasm
+  mmrun run python.wasm -- -i`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if n := cmd.ArgsLenAtDash(); n >= 0 {
+				args = args[:n]
+			}
+			return exactTarget(cmd, args)
+		},
 		ValidArgsFunction: completeTarget,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			target, err := a.target(args[0])
 			if err != nil {
 				return err
+			}
+			program, err := target.isProgram()
+			switch {
+			case err == nil && program:
+				return a.runProgram(cmd.Context(), target, args[1:], f)
+			case err == nil && len(args) > 1:
+				return usagef("arguments behind -- are for programs with a main loop of their own, which %s is not",
+					target.path())
 			}
 			return a.run(cmd.Context(), target, f)
 		},
@@ -79,6 +102,8 @@ func (a *app) runCommand() *cobra.Command {
 	flags.StringVar(&f.in, "in", "", "take events from `FILE`, each once")
 	flags.StringVar(&f.out, "out", "", "write answers or effects to `FILE`, each once")
 	flags.BoolVar(&f.follow, "follow", false, "at the end of --in wait for more")
+	flags.BoolVar(&f.eof, "eof", false, "tell a program when its input ends")
+	flags.BoolVar(&f.restart, "restart", false, "begin a program anew: its state is removed")
 	complete(cmd, "frame", cobra.FixedCompletions([]string{"lines", "json", "length"},
 		cobra.ShellCompDirectiveNoFileComp))
 	a.openFlags(cmd)

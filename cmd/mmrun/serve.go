@@ -212,7 +212,7 @@ func (s *service) open(ctx context.Context, module string, f serveFlags, opts []
 		}
 		return m, err
 	}
-	config, err := a.moduleConfig("mmrun", io.Discard)
+	config, err := a.moduleConfig([]string{"mmrun"}, io.Discard)
 	if err != nil {
 		return err
 	}

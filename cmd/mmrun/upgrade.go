@@ -82,7 +82,7 @@ func (a *app) upgrade(cmd *cobra.Command, t target, path string, o mmrun.Upgrade
 		return err
 	}
 	defer s.closeRuntime(ctx)
-	config, err := a.moduleConfig(t.name(), a.guestOut)
+	config, err := a.moduleConfig([]string{t.name()}, a.guestOut)
 	if err != nil {
 		return err
 	}

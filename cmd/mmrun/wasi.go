@@ -16,9 +16,9 @@ import (
 
 // moduleConfig is what the guest sees of the outside: real clocks, real randomness, the directories
 // and variables of the command line, and no standard input.
-func (a *app) moduleConfig(name string, stdout io.Writer) (wazero.ModuleConfig, error) {
+func (a *app) moduleConfig(args []string, stdout io.Writer) (wazero.ModuleConfig, error) {
 	config := wazero.NewModuleConfig().
-		WithArgs(name).
+		WithArgs(args...).
 		WithStdout(stdout).
 		WithStderr(a.guestOut).
 		WithSysWalltime().
