@@ -24,7 +24,6 @@ type leaver struct {
 	info     rewriter.Info
 	out      bytes.Buffer
 	input    io.Reader
-	config   wazero.ModuleConfig
 
 	mod     api.Module
 	at      uint32 // where frames are written
