@@ -53,6 +53,7 @@ func (o Options) passes() []pass {
 // waiting are the imports at which a program can wait.
 var waiting = map[string][]string{
 	"wasi_snapshot_preview1": {"fd_read", "poll_oneoff", "sched_yield", "sock_accept", "sock_recv"},
+	"wasi_unstable":          {"fd_read", "poll_oneoff", "sched_yield", "sock_recv"},
 	"mmrun":                  {"wait"},
 }
 

@@ -23,6 +23,9 @@ func provideImports(ctx context.Context, rt wazero.Runtime) error {
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, rt); err != nil {
 		return err
 	}
+	if err := provideUnstable(ctx, rt); err != nil {
+		return err
+	}
 	if _, err := mmrun.InstantiateHost(ctx, rt); err != nil {
 		return err
 	}
@@ -110,7 +113,7 @@ func (s *session) missingImports(ctx context.Context, code []byte) string {
 // function's name begins, and a hint.
 var providers = []struct{ module, prefix, hint string }{
 	{wasi_snapshot_preview1.ModuleName, "", "not a function of this WASI"},
-	{"wasi_unstable", "", "an early WASI; build with a newer toolchain"},
+	{unstableModule, "", "not a function of that early WASI"},
 	{"gojs", "", "Go's JavaScript support; build with GOOS=wasip1"},
 	{"go", "", "Go's JavaScript support; build with GOOS=wasip1"},
 	{"wbg", "", "wasm-bindgen's JavaScript; build without it"},
