@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/mmapmem"
@@ -50,6 +52,11 @@ func Compile(ctx context.Context, rt wazero.Runtime, wasm []byte, hash [32]byte,
 
 func newVariant(ctx context.Context, rt wazero.Runtime, wasm []byte, options rewriter.Options) (
 	*variant, error) {
+	if options.Suspend {
+		if err := validate(ctx, wasm); err != nil {
+			return nil, fmt.Errorf("module: compile: %w", err)
+		}
+	}
 	rewritten, info, err := rewriter.Rewrite(wasm, options)
 	var unsupported *rewriter.UnsupportedError
 	switch {
@@ -63,6 +70,19 @@ func newVariant(ctx context.Context, rt wazero.Runtime, wasm []byte, options rew
 		return nil, fmt.Errorf("module: compile: %w", err)
 	}
 	return &variant{info, compiled}, nil
+}
+
+// validate refuses a module that is not valid as it is: the pass suspend drops what cannot be reached.
+func validate(ctx context.Context, wasm []byte) error {
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(
+		api.CoreFeaturesV2|experimental.CoreFeaturesThreads|experimental.CoreFeaturesTailCall|
+			experimental.CoreFeaturesExtendedConst|experimental.CoreFeaturesExceptionHandling))
+	defer rt.Close(ctx)
+	m, err := rt.CompileModule(ctx, wasm)
+	if err == nil {
+		err = m.Close(ctx)
+	}
+	return err
 }
 
 // variant gives the code in one form; it is made when it is first asked for.

@@ -28,7 +28,13 @@ type Module struct {
 
 // Compile rewrites and compiles a module.
 func Compile(ctx context.Context, rt wazero.Runtime, wasm []byte) (*Module, error) {
-	rewritten, info, err := rewriter.Rewrite(wasm, rewriter.Options{})
+	return CompileWith(ctx, rt, wasm, rewriter.Options{})
+}
+
+// CompileWith is Compile with options of the rewrite.
+func CompileWith(ctx context.Context, rt wazero.Runtime, wasm []byte, options rewriter.Options) (
+	*Module, error) {
+	rewritten, info, err := rewriter.Rewrite(wasm, options)
 	if err != nil {
 		return nil, err
 	}

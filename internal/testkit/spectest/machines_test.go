@@ -75,10 +75,22 @@ func (i *instance) get(global string) (uint64, error) {
 }
 
 // rewritten runs rewritten modules on plain wazero.
-type rewritten struct{ plain }
+type rewritten struct {
+	plain
+	options rewriter.Options
+}
 
 func (r rewritten) load(wasm []byte, registerAs string) (subject, error) {
-	m, err := oracle.Compile(ctx, r.rt, wasm)
+	if r.options.SuspendEverywhere { // which needs a module that is valid
+		c, err := r.rt.CompileModule(ctx, wasm)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.Close(ctx); err != nil {
+			return nil, err
+		}
+	}
+	m, err := oracle.CompileWith(ctx, r.rt, wasm, r.options)
 	if err != nil {
 		if reason := refused(err); reason != "" {
 			return r.fallback(wasm, registerAs, reason)

@@ -19,7 +19,7 @@ func TestSpecOriginal(t *testing.T) {
 }
 
 func TestSpecRewritten(t *testing.T) {
-	run(t, "b (rewritten)", 1, atLeastV2, func(_ testing.TB, rt wazero.Runtime) machine { return rewritten{plain{rt}} })
+	run(t, "b (rewritten)", 1, atLeastV2, func(_ testing.TB, rt wazero.Runtime) machine { return rewritten{plain: plain{rt}} })
 }
 
 func TestSpecReopenedBetweenAnyTwoCommands(t *testing.T) {

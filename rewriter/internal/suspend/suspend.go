@@ -26,6 +26,9 @@
 // arguments themselves only of an import, which is called again), then the number of the site, from 1,
 // and the function's index. They are taken back in reverse order. A frame of another function traps.
 //
+// The code must be valid: what cannot be reached is left out, whatever it is. Whoever runs the result has
+// had the module validated as it was.
+//
 // # What is refused
 //
 // A reference that is needed behind a site has no place in memory; a call through a reference
@@ -34,6 +37,7 @@ package suspend
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/mmrun/mmrun/rewriter/internal/wasm"
 )
@@ -228,6 +232,16 @@ func (p *pass) helper(kind wasm.Kind, n int, save bool) uint32 {
 
 // function makes the two versions of a function.
 func (p *pass) function(index uint32) (sites int, err error) {
+	// Only a validator could tell each way in which code may be wrong beforehand. What is wrong takes
+	// more from the stack than there is.
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(runtime.Error); !ok {
+				panic(r)
+			}
+			err = wasm.Malformed(0, "the code of function %d is not valid", index)
+		}
+	}()
 	m := p.m
 	body, typ := m.Funcs[index].Body, m.TypeOf(index)
 	// The slice of types may move while types are added.
