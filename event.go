@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/mmrun/mmrun/internal/engine"
+	"github.com/mmrun/mmrun/internal/eventnote"
 	"github.com/mmrun/mmrun/internal/receipts"
 	"github.com/mmrun/mmrun/internal/section"
 )
@@ -19,8 +21,10 @@ type event struct {
 	count uint64        // events begun
 
 	view       bool
-	started    bool  // _start has been called in it
-	failed     error // the first call that failed: what it left behind must not be committed
+	started    bool      // _start has been called in it
+	begun      time.Time // if notes are made
+	first      string    // function that was called first
+	failed     error     // the first call that failed: what it left behind must not be committed
 	extras     engine.Extras
 	receipt    *receipts.Table // has a receipt planned
 	onCommit   []func()
@@ -63,6 +67,9 @@ func (in *Instance) begin(view bool) error {
 	in.event.count++
 	in.event.id.Store(in.event.count)
 	in.event.view, in.event.started = view, false
+	if in.notes {
+		in.event.begun, in.event.first = time.Now(), ""
+	}
 	return nil
 }
 
@@ -82,6 +89,9 @@ func (in *Instance) end(ctx context.Context, err error, done *outcome) error {
 		if in.clock != nil {
 			in.keepClock()
 		}
+		if in.notes {
+			in.keepNote()
+		}
 		err = in.store.Commit(in.event.extras)
 		in.closeEvent(done, err == nil)
 		done.durable = in.store.Seq()
@@ -98,6 +108,15 @@ func (in *Instance) keepClock() {
 	if in.reading = b; changed {
 		in.keep(engine.Change{ID: section.Clock, Bytes: b})
 	}
+}
+
+// keepNote has the commit say when it was made, and what for.
+func (in *Instance) keepNote() {
+	e := &in.event
+	now := time.Now()
+	note := eventnote.Note{Time: now, Took: now.Sub(e.begun), Function: e.first}
+	in.note = note.Append(in.note[:0])
+	in.keep(engine.Change{ID: section.TimeAndFunction, Bytes: in.note})
 }
 
 // settle completes the error of an event that was aborted.

@@ -55,6 +55,9 @@ func (f *Function) run(ctx context.Context, stack []uint64) error {
 			return err
 		}
 	}
+	if f.in.notes && f.in.event.first == "" {
+		f.in.event.first = f.name
+	}
 	g := f.in.store.Guest()
 	if f.generation != g.Generation() {
 		f.fn = g.Module().ExportedFunction(f.name)

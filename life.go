@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/mmrun/mmrun/internal/engine"
 	"github.com/mmrun/mmrun/internal/errs"
+	"github.com/mmrun/mmrun/internal/history"
 	"github.com/mmrun/mmrun/internal/section"
 	"github.com/mmrun/mmrun/internal/snapshot"
 	"github.com/mmrun/mmrun/internal/statedir"
@@ -126,4 +129,84 @@ func (in *Instance) tellResumed(ctx context.Context) error {
 			"%w", in.Dir(), err)
 	}
 	return nil
+}
+
+// historyKeeper opens the history of a state and sees to its bases.
+type historyKeeper struct {
+	dir    string
+	on     bool
+	keep   history.Keep
+	writer *history.Writer
+}
+
+// configure looks at what is asked for and what the state remembers.
+func (h *historyKeeper) configure(o *engine.Options) (err error) {
+	if o.KeepHistory != "" {
+		h.on = true
+		h.keep, err = history.ParseKeep(o.KeepHistory)
+	} else {
+		h.keep, h.on, err = history.Remembered(h.dir)
+	}
+	if err != nil || !h.on {
+		return err
+	}
+	if o.Mode == Continuous {
+		return errs.As(ErrUnsupported, errors.New("a continuous state has no commits to keep"))
+	}
+	o.History = func() (engine.History, error) {
+		h.writer, err = history.Open(h.dir, h.keep)
+		if err != nil {
+			return nil, err
+		}
+		return h.writer, nil
+	}
+	return nil
+}
+
+// ensureBase writes a snapshot that the commits to come can be read from, if there is none, or if it
+// would take long. It reads all of the memory then.
+func (h *historyKeeper) ensureBase(ctx context.Context, in *Instance) (err error) {
+	if h.writer == nil {
+		return nil
+	}
+	if h.writer.Last() > in.Seq() { // a repair has gone back
+		if err := h.writer.Cut(in.Seq()); err != nil {
+			return errs.State(in.Dir(), "history", err)
+		}
+	}
+	needed, err := h.writer.NeedsBase(in.Dir(), in.Seq())
+	if err == nil && needed {
+		err = h.base(ctx, in)
+	}
+	if err == nil {
+		err = h.writer.Prune(in.Dir(), h.keep)
+	}
+	return errs.State(in.Dir(), "history", err)
+}
+
+func (h *historyKeeper) base(ctx context.Context, in *Instance) (err error) {
+	im, err := in.image(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, im.Close()) }()
+	path := history.BasePath(in.Dir(), im.State.Seq)
+	f, err := os.OpenFile(path+".tmp", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = snapshot.Write(f, im, time.Now(), nil)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(path+".tmp", path)
+	}
+	if err == nil {
+		err = vfs.OS.SyncDir(filepath.Dir(path))
+	}
+	if err == nil {
+		h.writer.Based()
+	}
+	return err
 }

@@ -67,7 +67,9 @@ type Instance struct {
 	// hostCalls tells that the guest can reach host functions that may look for their event.
 	hostCalls bool
 
-	io        *stdio          // nil unless opened with WithHandler
+	io        *stdio // nil unless opened with WithHandler
+	notes     bool   // commits say when they were made, and what for
+	note      []byte
 	program   *program        // nil unless opened with WithProgram
 	clock     *clock.Clock    // nil unless opened with WithClock
 	reading   []byte          // of it, that is being committed

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mmrun/mmrun/internal/clock"
 	"github.com/mmrun/mmrun/internal/engine"
+	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/guest"
 	"github.com/mmrun/mmrun/internal/section"
 	"github.com/mmrun/mmrun/rewriter"
@@ -149,6 +150,11 @@ func open(ctx context.Context, dir string, src engine.Source, o *engine.Options)
 			return slices.Clone(in.event.extras.Kept)
 		}
 	}
+	keeper := historyKeeper{dir: filepath.Clean(dir)}
+	if err := keeper.configure(o); err != nil {
+		return nil, errs.State(keeper.dir, "history", err)
+	}
+	in.notes = o.Notes || keeper.on
 	store, err := engine.Open(ctx, filepath.Clean(dir), src, o)
 	if err != nil {
 		return nil, err
@@ -166,6 +172,9 @@ func open(ctx context.Context, dir string, src engine.Source, o *engine.Options)
 	for _, f := range store.Guest().Code().Compiled().ImportedFunctions() {
 		module, _, _ := f.Import()
 		in.hostCalls = in.hostCalls || !strings.HasPrefix(module, "wasi_")
+	}
+	if err := keeper.ensureBase(ctx, in); err != nil {
+		return nil, errors.Join(err, in.Close(context.WithoutCancel(ctx)))
 	}
 	if err := in.tellResumed(ctx); err != nil {
 		return nil, errors.Join(err, in.Close(context.WithoutCancel(ctx)))

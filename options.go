@@ -10,6 +10,7 @@ import (
 
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/engine"
+	"github.com/mmrun/mmrun/internal/history"
 )
 
 // Mode says what a crash can cost.
@@ -183,6 +184,30 @@ func WithClock(d Downtime) Option {
 			return fmt.Errorf("downtime %d: want CountDowntime or SkipDowntime", d)
 		}
 		o.Clock, o.SkipDowntime = true, d == SkipDowntime
+		return nil
+	}
+}
+
+// WithHistory keeps the commits of the state in its directory, so that any of them can be asked and forked
+// (package archive): "all" of them, those of a time such as "7d" or "36h", or as many as fit into a size
+// such as "10GiB". Given once it is remembered by the state. Events cost a note of some 20 bytes more;
+// the rest is done by checkpoints. What is too old is taken away when the state is opened. Atomic mode
+// only.
+func WithHistory(keep string) Option {
+	return func(o *engine.Options) error {
+		if _, err := history.ParseKeep(keep); err != nil {
+			return err
+		}
+		o.KeepHistory = keep
+		return nil
+	}
+}
+
+// WithEventNotes has each commit say when it was made, how long it took, and which function it called
+// first: archive.Log shows that. WithHistory does so, too.
+func WithEventNotes() Option {
+	return func(o *engine.Options) error {
+		o.Notes = true
 		return nil
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mmrun/mmrun/internal/engine"
 	"github.com/mmrun/mmrun/internal/errs"
+	"github.com/mmrun/mmrun/internal/history"
 	"github.com/mmrun/mmrun/internal/section"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/internal/upgrade"
@@ -137,6 +138,14 @@ func (u *upgrader) run(old [32]byte) (err error) {
 		return err
 	}
 	defer lock.Close()
+	// The history goes on with the old state; the new one begins its own.
+	keep, ok, err := history.Remembered(u.dir)
+	if err == nil && ok {
+		err = history.Remember(next, keep)
+	}
+	if err != nil {
+		return errs.State(u.dir, "history", err)
+	}
 	if err := upgrade.Put(u.dir); err != nil {
 		return err
 	}

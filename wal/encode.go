@@ -1,6 +1,9 @@
 package wal
 
-import "fmt"
+import (
+	"fmt"
+	"hash/crc32"
+)
 
 // A record outside of a segment has the format of one inside. Its checksum is seeded with zero,
 // and its sync note says that nothing is known: who sends records elsewhere needs to tie them
@@ -38,4 +41,26 @@ func Decode(b []byte) (r Record, rest []byte, err error) {
 		return Record{}, b, fmt.Errorf("%w: %s", ErrCorrupt, why)
 	}
 	return r, b[length:], nil
+}
+
+// EncodeRecord appends a record that was read, in the form of [Encode].
+func EncodeRecord(b []byte, r Record) []byte {
+	size := (recordHeaderSize + len(r.Small) + len(r.ranges) + 7) &^ 7
+	n := len(b)
+	b = append(b, make([]byte, size)...)
+	p := b[n:]
+	le.PutUint32(p[4:], uint32(size/8))
+	le.PutUint64(p[8:], r.Seq)
+	le.PutUint32(p[16:], r.WasmPages)
+	le.PutUint32(p[20:], uint32(len(r.Small)))
+	ranges := uint32(0)
+	for range r.Ranges() {
+		ranges++
+	}
+	le.PutUint32(p[24:], ranges)
+	le.PutUint32(p[28:], noteUnknown)
+	at := recordHeaderSize + copy(p[recordHeaderSize:], r.Small)
+	copy(p[at:], r.ranges)
+	le.PutUint32(p, crc32.Update(0, castagnoli, p[4:]))
+	return b
 }

@@ -56,6 +56,8 @@ func (a *app) queryCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.call(cmd, args, true) },
 	}
 	a.functionCommand(cmd)
+	cmd.Flags().StringVar(&a.at, "at", "",
+		"ask an earlier commit: its number, or a `TIME` such as 2006-01-02T15:04:05 or 15:04; needs a history")
 	return cmd
 }
 
@@ -95,6 +97,14 @@ func (a *app) call(cmd *cobra.Command, args []string, query bool) error {
 		return err
 	}
 	ctx := cmd.Context()
+	if a.at != "" {
+		out, done, err := a.checkedOut(ctx, target, a.at)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = done() }()
+		target = out
+	}
 	var stack []uint64
 	check := func(fs functions) error {
 		stack, err = fs.arguments(name, args)

@@ -69,6 +69,9 @@ func (a *app) commitFlags(cmd *cobra.Command) {
 		"`WHEN` commits are made to survive power loss: always, never or a duration such as 1s")
 	flags.StringVar(&a.tracker, "tracker", "",
 		"`HOW` changed pages are found: kernel, barrier (the guest tells) or auto")
+	flags.StringVar(&a.history, "history", "",
+		"keep commits, so that they can be asked and forked: all, a time such as `7d`, or a size such as 10GiB; "+
+			"remembered by the state")
 	flags.BoolVar(&a.force, "force", false, "take a torn continuous state as it is")
 	complete(cmd, "mode", cobra.FixedCompletions([]string{
 		"atomic\tan event is kept whole or not at all",

@@ -179,6 +179,7 @@ func (a *app) made(state string, seq uint64) error {
 }
 
 func (a *app) forkCommand() *cobra.Command {
+	var at string
 	cmd := &cobra.Command{
 		Use: "fork TARGET NEW", Short: "Make a second state of the last commit", Long: forkHelp,
 		Example: "  mmrun fork counter.state experiment.state",
@@ -194,7 +195,13 @@ func (a *app) forkCommand() *cobra.Command {
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
 			bar := a.bar("fork of " + t.state)
-			seq, err := archive.Archiver{Progress: bar.update}.Fork(ctx, t.state, args[1])
+			archiver := archive.Archiver{Progress: bar.update}
+			var seq uint64
+			if at == "" {
+				seq, err = archiver.Fork(ctx, t.state, args[1])
+			} else if seq, err = commitAt(t.state, at); err == nil {
+				err = archiver.ForkAt(ctx, t.state, seq, args[1])
+			}
 			bar.finish()
 			if err != nil {
 				return err
@@ -203,6 +210,8 @@ func (a *app) forkCommand() *cobra.Command {
 		},
 	}
 	a.stateFlag(cmd)
+	cmd.Flags().StringVar(&at, "at", "",
+		"of an earlier commit: its number, or a `TIME` such as 2006-01-02T15:04:05 or 15:04; needs a history")
 	return cmd
 }
 

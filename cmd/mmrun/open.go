@@ -137,6 +137,10 @@ func (a *app) options(sync mmrun.SyncPolicy) ([]mmrun.Option, error) {
 		}
 		opts = append(opts, mmrun.WithTracker(tracker))
 	}
+	opts = append(opts, mmrun.WithEventNotes())
+	if a.history != "" {
+		opts = append(opts, mmrun.WithHistory(a.history))
+	}
 	switch a.downtime {
 	case "count", "": // commands that run no events have no such flag
 		opts = append(opts, mmrun.WithClock(mmrun.CountDowntime))

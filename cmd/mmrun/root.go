@@ -31,6 +31,8 @@ type app struct {
 	env         []string
 	force       bool
 	downtime    string
+	history     string
+	at          string // query: a commit of the history
 	cache       string
 	noCache     bool
 	lines       bool
@@ -130,7 +132,8 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(a.callCommand(), a.queryCommand(), a.runCommand(), a.funcsCommand(),
 		a.inspectCommand(), a.verifyCommand(), a.repairCommand(), a.checkpointCommand(),
 		a.rewriteCommand(), a.serveCommand(), a.snapshotCommand(),
-		a.restoreCommand(), a.forkCommand(), a.diffCommand(), a.upgradeCommand(), a.compactCommand())
+		a.restoreCommand(), a.forkCommand(), a.diffCommand(), a.upgradeCommand(), a.compactCommand(),
+		a.logCommand())
 	return root
 }
 

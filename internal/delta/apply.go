@@ -56,6 +56,20 @@ func Binding(b []byte) (checkpoint, stretch uint64) {
 
 const bindingLength = 16
 
+// KeptIn is what a delta that Check accepts makes of a byte string, if it replaces all of it.
+func KeptIn(b []byte, id section.ID) []byte {
+	r := section.ReadKnown(b)
+	for s, more := r.Next(); more; s, more = r.Next() {
+		if s.ID != id {
+			continue
+		}
+		if stay, n := binary.Uvarint(s.Content); n > 0 && stay == 0 {
+			return s.Content[n:]
+		}
+	}
+	return nil
+}
+
 // walk checks a delta, and stores what it says if told so. Both in one function, since what is
 // stored must be what was checked.
 func walk(s *globalsfile.State, r section.Reader, store bool) error {

@@ -23,6 +23,7 @@ type checkpointer struct {
 	sums    *pagefile.Checksums // nil without a memory
 	sidecar *globalsfile.File
 	logger  *slog.Logger
+	history History           // nil if none is kept
 	patcher *pagefile.Patcher // nil without a memory
 
 	state *globalsfile.State // the small state, as of the last record that has reached it
@@ -131,6 +132,9 @@ func (c *checkpointer) apply(r wal.Record) error {
 			return err
 		}
 	}
+	if c.history != nil {
+		c.history.Add(r)
+	}
 	if c.patcher != nil {
 		c.stamp(r)
 		for offset, data := range r.Ranges() {
@@ -158,6 +162,11 @@ func (c *checkpointer) stamp(r wal.Record) {
 
 // publish makes the files durable as of the records applied.
 func (c *checkpointer) publish() error {
+	if c.history != nil { // before the segment is released
+		if err := c.history.Flush(); err != nil {
+			c.logger.Error("the history does not go on", "state", c.dir, "error", err)
+		}
+	}
 	if c.patcher != nil {
 		if err := c.patcher.Flush(); err != nil {
 			return err

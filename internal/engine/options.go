@@ -9,6 +9,7 @@ import (
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/statedir"
 	"github.com/mmrun/mmrun/vfs"
+	"github.com/mmrun/mmrun/wal"
 )
 
 // Modes of a state; the words are explained in the root package.
@@ -26,6 +27,15 @@ const (
 	MaxWALSize = 32 << 30
 )
 
+// History keeps the commits of a state. It is called by whoever makes checkpoints, one at a time.
+type History interface {
+	// Add is told of each record in order; some may come twice.
+	Add(r wal.Record)
+	// Flush makes durable what was added. An error is the history's own: the state goes on.
+	Flush() error
+	Close() error
+}
+
 // Options is how a state is opened.
 type Options struct {
 	Mode       globalsfile.Mode // 0: the state's, or Atomic
@@ -37,6 +47,11 @@ type Options struct {
 	AcceptTorn bool
 	Tracker    Tracker // in Atomic mode
 
+	// KeepHistory and Notes are the root's: what history is kept, and whether commits say what for.
+	KeepHistory string
+	Notes       bool
+	// History, if not nil, opens what is told of each commit that checkpoints bring forward.
+	History func() (History, error)
 	// Program: the guest is a program that is left at its waits.
 	Program bool
 	// LinkModule, if not nil, puts the module of a new state at a path, as a name of a file that is there

@@ -9,6 +9,7 @@ import (
 	"github.com/mmrun/mmrun/globalsfile"
 	"github.com/mmrun/mmrun/internal/binding"
 	"github.com/mmrun/mmrun/internal/delta"
+	"github.com/mmrun/mmrun/internal/errs"
 	"github.com/mmrun/mmrun/internal/guest"
 	"github.com/mmrun/mmrun/internal/pagefile"
 	"github.com/mmrun/mmrun/internal/section"
@@ -38,6 +39,12 @@ func (s *Store) openAtomic(sidecar *globalsfile.File, memory vfs.File) error {
 	log, err := s.openLog()
 	if err != nil {
 		return err
+	}
+	if s.opts.History != nil {
+		if c.history, err = s.opts.History(); err != nil {
+			return errs.State(s.dir, "history", err)
+		}
+		s.files.add(c.history.Close)
 	}
 	if err := s.recover(log, c, stamp); err != nil {
 		return fileError(s.dir, err)

@@ -22,7 +22,8 @@ func TestFormatDocumentHasTheDrawings(t *testing.T) {
 		"globalsfile/event.go", "globalsfile/slot.go", "internal/delta/encode.go",
 		"internal/binding/binding.go", "internal/pagefile/header.go", "wal/header.go", "internal/engine/costs.go",
 		"internal/receipts/receipts.go", "internal/clock/clock.go", "internal/engine/derive.go",
-		"upgrade.go", "program.go", "internal/snapshot/format.go",
+		"upgrade.go", "program.go", "internal/eventnote/note.go", "internal/history/history.go",
+		"internal/snapshot/format.go",
 		"wal/record.go"} {
 		source, err := os.ReadFile(filepath.Join("..", "..", file))
 		if err != nil {
