@@ -73,8 +73,8 @@ func (in *Instance) begin(view bool) error {
 	return nil
 }
 
-// end commits an event that ended with err == nil and aborts any other, and each query. The error of
-// the event, if any, is the one returned.
+// end commits an event that ended with err == nil and aborts any other, and each query. The error
+// of the event, if any, is the one returned.
 func (in *Instance) end(ctx context.Context, err error, done *outcome) error {
 	if err == nil && ctx.Err() != nil {
 		err = fmt.Errorf("state %s: the event's context has ended: %w", in.Dir(), ctx.Err())

@@ -129,7 +129,8 @@ func ExampleTx_SetMeta() {
 			}
 		}
 		results, _ := in.Call(ctx, "get")
-		fmt.Printf("%d lines were left to read, the counter is %d\n", len(input)-done, uint32(results[0]))
+		fmt.Printf("%d lines were left to read, the counter is %d\n", len(input)-done,
+			uint32(results[0]))
 		closeAll()
 	}
 	// Output:

@@ -124,10 +124,13 @@ func (in *Instance) find(name string) (*Function, error) {
 	}
 	def := fn.Definition()
 	if g.Code().Info.Initialize && exportedAs(def, guest.InitializeName) {
-		return nil, errs.As(ErrRunsOnce, fmt.Errorf("function %s: it runs once in the life of a state, "+
-			"and ran when this one was created; again it would run the guest's constructors over "+
-			"what the guest has now (call the other functions it exports, or begin another state)",
-			name))
+		return nil, errs.As(ErrRunsOnce,
+			fmt.Errorf("function %s: it runs once in the life of a state, "+
+				"and ran when this one was created; again it would run the guest's constructors "+
+				"over "+
+				"what the guest has now (call the other functions it exports, or begin another "+
+				"state)",
+				name))
 	}
 	f := &Function{in: in, name: name, def: def, fn: fn, generation: g.Generation(),
 		isMain: isMain(def)}
@@ -152,10 +155,12 @@ func exportedAs(def api.FunctionDefinition, name string) bool {
 func (in *Instance) startMain(name string) error {
 	const firstRun = 1 // the commit of a state that no event has changed yet
 	if seq := in.Seq(); in.event.started || seq > firstRun {
-		return errs.As(ErrRunsOnce, fmt.Errorf("function %s: a command runs its main function once "+
-			"in the life of a state, as its first event, and this state is at commit %d (call the "+
-			"other functions it exports, begin another state, or build the guest as a reactor)",
-			name, seq))
+		return errs.As(ErrRunsOnce,
+			fmt.Errorf("function %s: a command runs its main function once "+
+				"in the life of a state, as its first event, and this state is at commit %d "+
+				"(call the "+
+				"other functions it exports, begin another state, or build the guest as a reactor)",
+				name, seq))
 	}
 	in.event.started = true
 	return nil

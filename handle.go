@@ -21,12 +21,12 @@ import (
 // parameters, and without a result or with an i32 of which anything but 0 refuses the event.
 const HandlerName = "handle"
 
-// flusher is an export that Handle calls with 0 behind the handler, if there is one: C's fflush, which
-// writes out what standard output has buffered.
+// flusher is an export that Handle calls with 0 behind the handler, if there is one: C's fflush,
+// which writes out what standard output has buffered.
 const flusher = "fflush"
 
-// MaxEffect is how much one event may print, in bytes: 64 MiB. Until the commit all of it is kept in
-// memory.
+// MaxEffect is how much one event may print, in bytes: 64 MiB. Until the commit all of it is kept
+// in memory.
 const MaxEffect = 64 << 20
 
 // WithHandler gives the guest's standard input and output to its events, which [Instance.Handle]
@@ -34,8 +34,8 @@ const MaxEffect = 64 << 20
 // event's effect. Those that WithModuleConfig gives are not used.
 //
 // An event that is not one of Handle reads an empty input. What it prints is written to rest, after
-// the commit, and an error of that is not told; if rest is nil, it is discarded. rest is used by one
-// goroutine at a time.
+// the commit, and an error of that is not told; if rest is nil, it is discarded. rest is used by
+// one goroutine at a time.
 func WithHandler(rest io.Writer) Option {
 	return func(o *engine.Options) error {
 		if rest == nil {
@@ -46,8 +46,8 @@ func WithHandler(rest io.Writer) Option {
 	}
 }
 
-// stdio is the standard input and output of a guest. It belongs to whoever has entered the store; only
-// mu is for those who write out what an event has printed.
+// stdio is the standard input and output of a guest. It belongs to whoever has entered the store;
+// only mu is for those who write out what an event has printed.
 type stdio struct {
 	input  []byte // of the event, what has not been read yet
 	output []byte
@@ -106,11 +106,11 @@ func (s *stdio) release(b []byte) error {
 	return err
 }
 
-// Handle runs the guest's handler as one event: the guest reads the bytes from its standard input and
-// finds end of file behind them, and the effect is what it has printed, when that may be let out: after
-// the commit and, under SyncAlways, its sync. An event that the handler refuses ([ErrRefused]), or that
-// fails in any other way, is rolled back, and nothing of what it printed is returned. The guest's
-// standard error is written as the module configuration says.
+// Handle runs the guest's handler as one event: the guest reads the bytes from its standard input
+// and finds end of file behind them, and the effect is what it has printed, when that may be let
+// out: after the commit and, under SyncAlways, its sync. An event that the handler refuses
+// ([ErrRefused]), or that fails in any other way, is rolled back, and nothing of what it printed is
+// returned. The guest's standard error is written as the module configuration says.
 //
 // The instance must have been opened with [WithHandler]. docs/handlers.md says what programs in
 // several languages have to do so that all that they print has left them when the handler returns.
@@ -125,8 +125,8 @@ func (in *Instance) Handle(ctx context.Context, event []byte) (effect []byte, er
 	return effect, nil
 }
 
-// Handle is a call of the handler inside an event; see [Instance.Handle]. The effect must not be let
-// out before the commit.
+// Handle is a call of the handler inside an event; see [Instance.Handle]. The effect must not be
+// let out before the commit.
 func (tx *Tx) Handle(ctx context.Context, event []byte) (effect []byte, err error) {
 	if err := tx.usable(); err != nil {
 		return nil, err
@@ -141,8 +141,9 @@ func (tx *Tx) Handle(ctx context.Context, event []byte) (effect []byte, err erro
 		return nil, err
 	}
 	if r := f.def.ResultTypes(); len(r) > 1 || len(r) == 1 && r[0] != api.ValueTypeI32 {
-		return nil, errs.As(ErrUnsupported, fmt.Errorf("function %s is %s: a handler has no result or "+
-			"an i32", HandlerName, Signature(f.def)))
+		return nil, errs.As(ErrUnsupported,
+			fmt.Errorf("function %s is %s: a handler has no result or "+
+				"an i32", HandlerName, Signature(f.def)))
 	}
 	before := io.take()
 	defer func() { io.output = append(before, io.output...) }()
@@ -203,17 +204,19 @@ type Outcome struct {
 	Repeated bool   // by an earlier event with the same key
 }
 
-// Once runs fn as an event, unless an event with the same key has been committed before: then it gives
-// that one's effect again, also after a kill. So a request may be repeated by whoever does not know
-// what has become of it. One that comes while the first still runs waits for it.
+// Once runs fn as an event, unless an event with the same key has been committed before: then it
+// gives that one's effect again, also after a kill. So a request may be repeated by whoever does
+// not know what has become of it. One that comes while the first still runs waits for it.
 //
-// The receipt is a part of the commit. The newest ones are kept, 1,024 or 1 MiB of them. The same key
-// with another function or body is refused ([ErrKeyReused]); an event whose effect has no room is rolled
-// back ([ErrEffectTooLarge]).
-func (in *Instance) Once(ctx context.Context, r Request, fn func(tx *Tx) (effect []byte, err error)) (
+// The receipt is a part of the commit. The newest ones are kept, 1,024 or 1 MiB of them. The same
+// key with another function or body is refused ([ErrKeyReused]); an event whose effect has no room
+// is rolled back ([ErrEffectTooLarge]).
+func (in *Instance) Once(ctx context.Context, r Request,
+	fn func(tx *Tx) (effect []byte, err error)) (
 	Outcome, error) {
 	if r.Key == "" || len(r.Key) > receipts.MostKey {
-		return Outcome{}, fmt.Errorf("a key of %d bytes: want 1 to %d", len(r.Key), receipts.MostKey)
+		return Outcome{}, fmt.Errorf("a key of %d bytes: want 1 to %d", len(r.Key),
+			receipts.MostKey)
 	}
 	var out Outcome
 	again := errors.New("repeated")
@@ -234,8 +237,9 @@ func (in *Instance) Once(ctx context.Context, r Request, fn func(tx *Tx) (effect
 			return err
 		}
 		if !receipts.Fits(r.Key, out.Effect) {
-			return errs.As(ErrEffectTooLarge, fmt.Errorf("an effect of %d bytes has no room among the "+
-				"receipts, which have %d", len(out.Effect), receipts.MostBytes))
+			return errs.As(ErrEffectTooLarge,
+				fmt.Errorf("an effect of %d bytes has no room among the "+
+					"receipts, which have %d", len(out.Effect), receipts.MostBytes))
 		}
 		out.Seq = tx.Seq()
 		b, appended := table.Plan(receipts.Receipt{Key: r.Key, Digest: r.digest(), Seq: out.Seq,
@@ -267,19 +271,19 @@ func (in *Instance) receipts() (*receipts.Table, error) {
 }
 
 // Stream is how far a state has come along an input and an output, as of a commit. Whoever feeds a
-// state from a file and writes its effects to another one sets it in each event, and after a kill goes
-// on where it says: then each part of the input has its effect once.
+// state from a file and writes its effects to another one sets it in each event, and after a kill
+// goes on where it says: then each part of the input has its effect once.
 type Stream struct {
 	In    int64  // bytes of the input that events have taken
 	Check []byte // whatever tells the input from another one
 	Out   int64  // bytes of the output that are known to be on the disk
-	// Pending is the output behind those: it has to be written there again, since nobody knows how much
-	// of it has been.
+	// Pending is the output behind those: it has to be written there again, since nobody knows how
+	// much of it has been.
 	Pending []byte
 }
 
-// SetStream makes s the stream position that is committed with the event. What is appended to Pending
-// costs the log no more than that.
+// SetStream makes s the stream position that is committed with the event. What is appended to
+// Pending costs the log no more than that.
 func (tx *Tx) SetStream(s Stream) {
 	if !tx.live() {
 		return

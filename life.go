@@ -21,8 +21,9 @@ import (
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// Snapshot writes all of the state, as of the last commit or a later one, to w, and returns its number.
-// Events go on meanwhile (in Continuous mode they wait). Package archive restores it, anywhere.
+// Snapshot writes all of the state, as of the last commit or a later one, to w, and returns its
+// number. Events go on meanwhile (in Continuous mode they wait). Package archive restores it,
+// anywhere.
 //
 // If more is written meanwhile than can be held (256 MiB of pages that were not copied yet), the
 // snapshot fails, not the events.
@@ -40,7 +41,8 @@ func (in *Instance) Snapshot(ctx context.Context, w io.Writer) (seq uint64, err 
 }
 
 // Fork makes a state of its own in dir of the last commit, or a later one, and returns its number.
-// Events go on meanwhile (in Continuous mode they wait). See [Tx.Generation] for what the fork is told.
+// Events go on meanwhile (in Continuous mode they wait). See [Tx.Generation] for what the fork is
+// told.
 func (in *Instance) Fork(ctx context.Context, dir string) (seq uint64, err error) {
 	im, err := in.image(ctx)
 	if err != nil {
@@ -62,18 +64,18 @@ func (in *Instance) image(ctx context.Context) (*engine.Image, error) {
 	return im, err
 }
 
-// ResumedName is the export that a guest is told by that its state goes on elsewhere than it began: a
-// function (generation i64, reason i32) -> (). It is called once, as an event, at the first opening
-// after a fork (reason 1) or a restore (2), not at each resume, so that the guest can make its random
-// numbers other ones. If it fails, that is rolled back and the opening is refused.
+// ResumedName is the export that a guest is told by that its state goes on elsewhere than it began:
+// a function (generation i64, reason i32) -> (). It is called once, as an event, at the first
+// opening after a fork (reason 1) or a restore (2), not at each resume, so that the guest can make
+// its random numbers other ones. If it fails, that is rolled back and the opening is refused.
 const ResumedName = "mmrun_resumed"
 
 // HostModuleName is the name of what [InstantiateHost] provides to guests.
 const HostModuleName = "mmrun"
 
-// InstantiateHost provides guests in rt with the host module mmrun. Its function generation, () -> i64,
-// is [Tx.Generation]; wait, (i32) -> i32, gives back what it is given, and a program is left and
-// committed there ([Instance.Run]).
+// InstantiateHost provides guests in rt with the host module mmrun. Its function generation, () ->
+// i64, is [Tx.Generation]; wait, (i32) -> i32, gives back what it is given, and a program is left
+// and committed there ([Instance.Run]).
 func InstantiateHost(ctx context.Context, rt wazero.Runtime) (api.Closer, error) {
 	return rt.NewHostModuleBuilder(HostModuleName).NewFunctionBuilder().
 		WithFunc(func(ctx context.Context) int64 {
@@ -93,8 +95,8 @@ func InstantiateHost(ctx context.Context, rt wazero.Runtime) (api.Closer, error)
 		}).Export("wait").Instantiate(ctx)
 }
 
-// Generation tells the state from those it was forked from, and from those that were forked from it: it
-// is 0 until the first fork or restore, grows with each, and is another one in each.
+// Generation tells the state from those it was forked from, and from those that were forked from
+// it: it is 0 until the first fork or restore, grows with each, and is another one in each.
 func (tx *Tx) Generation() int64 {
 	if !tx.live() {
 		return 0
@@ -113,8 +115,10 @@ func (in *Instance) tellResumed(ctx context.Context) error {
 		return nil // it does not want to know
 	}
 	i64, i32 := api.ValueTypeI64, api.ValueTypeI32
-	if p := f.def.ParamTypes(); len(p) != 2 || p[0] != i64 || p[1] != i32 || len(f.def.ResultTypes()) > 0 {
-		return errs.Statef(ErrUnsupported, in.Dir(), "function %s is %s, it should be (i64, i32) -> ()",
+	if p := f.def.ParamTypes(); len(p) != 2 || p[0] != i64 || p[1] != i32 ||
+		len(f.def.ResultTypes()) > 0 {
+		return errs.Statef(ErrUnsupported, in.Dir(),
+			"function %s is %s, it should be (i64, i32) -> ()",
 			ResumedName, Signature(f.def))
 	}
 	err = in.Update(ctx, func(tx *Tx) error {
@@ -125,7 +129,8 @@ func (in *Instance) tellResumed(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("state %s: the guest was told that its state was forked or restored, and failed: "+
+		return fmt.Errorf("state %s: the guest was told that its state was forked or restored, "+
+			"and failed: "+
 			"%w", in.Dir(), err)
 	}
 	return nil
@@ -163,8 +168,8 @@ func (h *historyKeeper) configure(o *engine.Options) (err error) {
 	return nil
 }
 
-// ensureBase writes a snapshot that the commits to come can be read from, if there is none, or if it
-// would take long. It reads all of the memory then.
+// ensureBase writes a snapshot that the commits to come can be read from, if there is none, or if
+// it would take long. It reads all of the memory then.
 func (h *historyKeeper) ensureBase(ctx context.Context, in *Instance) (err error) {
 	if h.writer == nil {
 		return nil

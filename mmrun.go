@@ -103,7 +103,8 @@ func (in *Instance) callEvent(ctx context.Context, name string, params []uint64,
 	return f.copyResults(), nil
 }
 
-// callFunction is one call as one event, from begin to end. The results are on the function's stack.
+// callFunction is one call as one event, from begin to end. The results are on the function's
+// stack.
 func (in *Instance) callFunction(ctx context.Context, name string, params []uint64,
 	done *outcome) (*Function, error) {
 	f, err := in.function(name, len(params))
@@ -229,7 +230,8 @@ type Stats struct {
 	Aborts      uint64 `json:"aborts"`      // events that trapped or failed
 	Views       uint64 `json:"views"`       // queries
 	Checkpoints uint64 `json:"checkpoints"` // finished ones
-	// CheckpointFailures is how many have failed, for instance for want of disk. They are tried again.
+	// CheckpointFailures is how many have failed, for instance for want of disk. They are tried
+	// again.
 	CheckpointFailures uint64 `json:"checkpointFailures"`
 
 	WALBytes uint64 `json:"walBytes"` // written to the log
@@ -238,8 +240,8 @@ type Stats struct {
 	Recovered uint64 `json:"recovered"` // commits that Open replayed from the log
 }
 
-// Stats returns a snapshot. It does not wait for an event in progress: meanwhile the sizes are those
-// of an earlier quiescent point, the counters those of now.
+// Stats returns a snapshot. It does not wait for an event in progress: meanwhile the sizes are
+// those of an earlier quiescent point, the counters those of now.
 func (in *Instance) Stats() Stats { return Stats(in.store.Stats()) }
 
 // PageLook is how a part of the memory looks from outside.

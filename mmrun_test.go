@@ -76,8 +76,10 @@ func TestDataSegmentsAndStartFunctionRunOnce(t *testing.T) {
 				if got := call(t, in, "read", 0); got != before^0xff {
 					t.Errorf("a data segment was written again: %#x, want %#x", got, before^0xff)
 				}
-				if g, m := call(t, in, "starts_global"), call(t, in, "starts_memory"); g != 1 || m != 1 {
-					t.Errorf("the start function ran %d times by the global, %d by the memory; want once", g, m)
+				if g, m := call(t, in, "starts_global"), call(t, in, "starts_memory"); g != 1 ||
+					m != 1 {
+					t.Errorf("the start function ran %d times by the global, %d by the memory; "+
+						"want once", g, m)
 				}
 			}
 		})

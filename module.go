@@ -32,8 +32,8 @@ type CompileOption func(*compileOptions) error
 
 type compileOptions struct{}
 
-// Compile makes a module ready to run in rt. The module's bytes must not be changed afterwards. What
-// it imports (WASI, host modules) must be in the runtime when an instance is opened.
+// Compile makes a module ready to run in rt. The module's bytes must not be changed afterwards.
+// What it imports (WASI, host modules) must be in the runtime when an instance is opened.
 func Compile(ctx context.Context, rt wazero.Runtime, wasm []byte,
 	opts ...CompileOption) (*Module, error) {
 	if rt == nil {
@@ -91,10 +91,10 @@ func (m *Module) Close(ctx context.Context) error { return m.code.Release(ctx) }
 // Functions lists the module's exported functions, by name.
 func (m *Module) Functions() map[string]api.FunctionDefinition { return exportedFunctions(m.code) }
 
-// Open resumes the instance kept in dir, or creates it there from wasm. A nil wasm takes the
-// module kept in dir. Another module than the one that created the state is refused
-// (ErrModuleMismatch), and so is a state that somebody else has open (ErrLocked). Whoever opens many
-// instances of one module compiles it once, with [Compile].
+// Open resumes the instance kept in dir, or creates it there from wasm. A nil wasm takes the module
+// kept in dir. Another module than the one that created the state is refused (ErrModuleMismatch),
+// and so is a state that somebody else has open (ErrLocked). Whoever opens many instances of one
+// module compiles it once, with [Compile].
 //
 // The first run of a module writes its data segments and runs its start function and, if it
 // exports one, _initialize; that is commit 1. A resume runs none of them. A state directory is
@@ -128,7 +128,8 @@ func Open(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte,
 	return open(ctx, dir, src, o)
 }
 
-func open(ctx context.Context, dir string, src engine.Source, o *engine.Options) (*Instance, error) {
+func open(ctx context.Context, dir string, src engine.Source, o *engine.Options) (*Instance,
+	error) {
 	in := &Instance{functions: make(map[string]*Function)}
 	if h, ok := o.Handler.(*stdio); ok {
 		// An option may be used for several instances, each of which has its own.

@@ -175,9 +175,9 @@ const (
 	SkipDowntime
 )
 
-// WithClock gives the guest a monotonic clock of this machine that goes on where the last commit has
-// left it, also after a reboot, on another machine and from a snapshot: it never runs back. The one of
-// WithModuleConfig is not used. An event that reads the clock costs some bytes of log more.
+// WithClock gives the guest a monotonic clock of this machine that goes on where the last commit
+// has left it, also after a reboot, on another machine and from a snapshot: it never runs back. The
+// one of WithModuleConfig is not used. An event that reads the clock costs some bytes of log more.
 func WithClock(d Downtime) Option {
 	return func(o *engine.Options) error {
 		if d != CountDowntime && d != SkipDowntime {
@@ -188,11 +188,11 @@ func WithClock(d Downtime) Option {
 	}
 }
 
-// WithHistory keeps the commits of the state in its directory, so that any of them can be asked and forked
-// (package archive): "all" of them, those of a time such as "7d" or "36h", or as many as fit into a size
-// such as "10GiB". Given once it is remembered by the state. Events cost a note of some 20 bytes more;
-// the rest is done by checkpoints. What is too old is taken away when the state is opened. Atomic mode
-// only.
+// WithHistory keeps the commits of the state in its directory, so that any of them can be asked and
+// forked (package archive): "all" of them, those of a time such as "7d" or "36h", or as many as fit
+// into a size such as "10GiB". Given once it is remembered by the state. Events cost a note of some
+// 20 bytes more; the rest is done by checkpoints. What is too old is taken away when the state is
+// opened. Atomic mode only.
 func WithHistory(keep string) Option {
 	return func(o *engine.Options) error {
 		if _, err := history.ParseKeep(keep); err != nil {
@@ -203,8 +203,8 @@ func WithHistory(keep string) Option {
 	}
 }
 
-// WithEventNotes has each commit say when it was made, how long it took, and which function it called
-// first: archive.Log shows that. WithHistory does so, too.
+// WithEventNotes has each commit say when it was made, how long it took, and which function it
+// called first: archive.Log shows that. WithHistory does so, too.
 func WithEventNotes() Option {
 	return func(o *engine.Options) error {
 		o.Notes = true
@@ -242,15 +242,16 @@ const (
 	// far: Kernel at first, then, from the next opening after the first thousand events on, what is
 	// estimated or has been seen to be cheaper. Stats and inspect say what was chosen, and why.
 	Auto Tracker = iota
-	// Kernel lets the operating system tell, by page faults, or compares where it does not. It costs
-	// the guest's code nothing. An event that writes to pages that were not written lately costs
-	// page faults and a scan of the memory, and so does one during which anybody in the process
-	// has faulted.
+	// Kernel lets the operating system tell, by page faults, or compares where it does not. It
+	// costs the guest's code nothing. An event that writes to pages that were not written lately
+	// costs page faults and a scan of the memory, and so does one during which anybody in the
+	// process has faulted.
 	Kernel
 	// Barrier lets the guest tell: its code is compiled with a check before each store, which makes
-	// it slower and an event cheaper, whatever the size of the memory. What functions of WASI write is
-	// known; other host functions tell by MarkWritten, and after an event in which one was called that
-	// does not, all of the memory is compared. It costs 8 bytes for each page of the memory.
+	// it slower and an event cheaper, whatever the size of the memory. What functions of WASI write
+	// is known; other host functions tell by MarkWritten, and after an event in which one was
+	// called that does not, all of the memory is compared. It costs 8 bytes for each page of the
+	// memory.
 	Barrier
 )
 

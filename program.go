@@ -22,9 +22,9 @@ import (
 // StartName is the export of a program with a main loop of its own.
 const StartName = "_start"
 
-// WithProgram opens a program with a main loop of its own, for [Instance.Run]. The module is compiled so
-// that its calls can be left where it waits; the standard streams of WithModuleConfig are not used.
-// Atomic mode is needed.
+// WithProgram opens a program with a main loop of its own, for [Instance.Run]. The module is
+// compiled so that its calls can be left where it waits; the standard streams of WithModuleConfig
+// are not used. Atomic mode is needed.
 func WithProgram() Option {
 	return func(o *engine.Options) error {
 		o.Program = true
@@ -37,23 +37,26 @@ type ProgramConfig struct {
 	// Stdin is read when the program waits for input. What was read is committed before the program
 	// gets it; only what lies between the read and that commit can be lost.
 	Stdin io.Reader
-	// Stdout and Stderr get what was printed, after its commit. What was written and not known to be
-	// when the process was killed, an instant, is written again.
+	// Stdout and Stderr get what was printed, after its commit. What was written and not known to
+	// be when the process was killed, an instant, is written again.
 	Stdout, Stderr io.Writer
 	// Whole: Stdin is all of an input from its begin, and what the program has been given before is
 	// skipped. With it, and with Out, the output is that of a run that was never interrupted.
 	Whole bool
-	// Out, if not nil, gets what Stdout would, each byte at its place, whenever it is written again.
+	// Out, if not nil, gets what Stdout would, each byte at its place, whenever it is written
+	// again.
 	Out interface {
 		io.WriterAt
 		Sync() error
 	}
-	// EOF: the end of Stdin is told to the program. Otherwise Run returns then, and the program waits.
+	// EOF: the end of Stdin is told to the program. Otherwise Run returns then, and the program
+	// waits.
 	EOF bool
-	// Terminal: Stdin and Stdout are a person's. The end of input is told to the program, which may go on
-	// reading; and what it printed last without a newline is shown again when it goes on.
+	// Terminal: Stdin and Stdout are a person's. The end of input is told to the program, which may
+	// go on reading; and what it printed last without a newline is shown again when it goes on.
 	Terminal bool
-	// Trapped is told that an input has made the program trap, which is then back where it waited before.
+	// Trapped is told that an input has made the program trap, which is then back where it waited
+	// before.
 	Trapped func(input []byte, err error)
 }
 
@@ -63,21 +66,24 @@ type ProgramEnd struct {
 	ExitCode uint32
 }
 
-// Run runs the program until it ends, its input ends, or ctx does. It goes on where it was left, in the
-// middle of its calls: each time the program waits for input, or sleeps, its stack is saved and committed
-// with its memory, then what it has printed is let out. So it survives whatever ends the process.
+// Run runs the program until it ends, its input ends, or ctx does. It goes on where it was left, in
+// the middle of its calls: each time the program waits for input, or sleeps, its stack is saved and
+// committed with its memory, then what it has printed is let out. So it survives whatever ends the
+// process.
 //
-// If the program traps it goes back to where it waited last, and the input that has led to it is taken
-// away; the same input three times in a row, or a trap without any, is an error.
+// If the program traps it goes back to where it waited last, and the input that has led to it is
+// taken away; the same input three times in a row, or a trap without any, is an error.
 func (in *Instance) Run(ctx context.Context, c ProgramConfig) (end ProgramEnd, err error) {
 	p := in.program
 	if p == nil {
-		return end, errs.As(ErrUnsupported, fmt.Errorf("state %s: it was opened without WithProgram, which "+
-			"Run needs", in.Dir()))
+		return end, errs.As(ErrUnsupported,
+			fmt.Errorf("state %s: it was opened without WithProgram, which "+
+				"Run needs", in.Dir()))
 	}
 	if !in.store.RollsBack() {
-		return end, errs.As(ErrUnsupported, fmt.Errorf("state %s: a %s state has no rollback, which a "+
-			"program needs", in.Dir(), in.Mode()))
+		return end, errs.As(ErrUnsupported,
+			fmt.Errorf("state %s: a %s state has no rollback, which a "+
+				"program needs", in.Dir(), in.Mode()))
 	}
 	if c.Stdout == nil {
 		c.Stdout = io.Discard
@@ -134,8 +140,8 @@ const (
 )
 
 const (
-	// firstRoom and mostRoom are how many bytes of the memory a saved stack is written to: it is tried
-	// with more if they do not do.
+	// firstRoom and mostRoom are how many bytes of the memory a saved stack is written to: it is
+	// tried with more if they do not do.
 	firstRoom = 128 << 10
 	mostRoom  = 64 << 20
 	mostTail  = 256
@@ -167,7 +173,8 @@ type program struct {
 
 func newProgram(in *Instance) *program {
 	start := time.Now()
-	return &program{in: in, room: firstRoom, clock: func() int64 { return int64(time.Since(start)) }}
+	return &program{in: in, room: firstRoom,
+		clock: func() int64 { return int64(time.Since(start)) }}
 }
 
 // configure connects the guest.
@@ -456,7 +463,8 @@ func (r *programRun) release(ctx context.Context) error {
 		err = r.c.Out.Sync() // the state is about to say that it is there
 	}
 	if err != nil {
-		return fmt.Errorf("state %s: what the program printed could not be written, and will be when it goes "+
+		return fmt.Errorf("state %s: what the program printed could not be written, and will be "+
+			"when it goes "+
 			"on: %w", r.in.Dir(), err)
 	}
 	return r.in.Update(context.WithoutCancel(ctx), func(tx *Tx) error {
@@ -487,7 +495,8 @@ func (r *programRun) wait(ctx context.Context) (more bool, err error) {
 		from := r.c.Stdin
 		if r.c.Whole && from != nil {
 			if _, err := io.CopyN(io.Discard, from, int64(r.taken)); err != nil {
-				return false, fmt.Errorf("state %s: the program has been given %d bytes of the input, which are "+
+				return false, fmt.Errorf("state %s: the program has been given %d bytes of the "+
+					"input, which are "+
 					"not there: %w", r.in.Dir(), r.taken, err)
 			}
 		}
@@ -537,7 +546,8 @@ func (r *programRun) stretch(ctx context.Context) error {
 		err := start.CallWithStack(r.in.eventContext(ctx), nil)
 		switch {
 		case r.full:
-			return &EventError{Function: StartName, Err: errs.As(ErrEffectTooLarge, errTooMuchOutput)}
+			return &EventError{Function: StartName, Err: errs.As(ErrEffectTooLarge,
+				errTooMuchOutput)}
 		case err != nil:
 			return &EventError{Function: StartName, Err: err}
 		case r.leaving:
@@ -563,8 +573,9 @@ func (r *programRun) stretch(ctx context.Context) error {
 		r.program.status = was
 		return nil
 	case r.leaving:
-		return errs.As(ErrUnsupported, fmt.Errorf("state %s: the program waits with a stack of more than %d "+
-			"bytes", r.in.Dir(), mostRoom))
+		return errs.As(ErrUnsupported,
+			fmt.Errorf("state %s: the program waits with a stack of more than %d "+
+				"bytes", r.in.Dir(), mostRoom))
 	}
 	r.program.status = was
 	return r.trapped(ctx, err)
@@ -620,7 +631,8 @@ func newProgramReader(from io.Reader) *programReader {
 	return r
 }
 
-// next gives what is there next. The error io.EOF may come with some input, behind which there is none.
+// next gives what is there next. The error io.EOF may come with some input, behind which there is
+// none.
 func (r *programReader) next(ctx context.Context) ([]byte, error) {
 	if !r.busy {
 		select {

@@ -92,7 +92,8 @@ func (tx *Tx) view(ptr, n uint32) ([]byte, error) {
 	}
 	b, ok := mem.Read(ptr, n)
 	if !ok {
-		return nil, fmt.Errorf("%d bytes at address %d: the memory has %d bytes", n, ptr, mem.Size())
+		return nil, fmt.Errorf("%d bytes at address %d: the memory has %d bytes", n, ptr,
+			mem.Size())
 	}
 	return b, nil
 }
@@ -125,7 +126,8 @@ func (tx *Tx) NewBytes(ctx context.Context, b []byte) (ptr uint32, err error) {
 		}
 		ptr := uint32(results[0])
 		if ptr == 0 && len(b) > 0 {
-			return 0, tx.in.event.note(fmt.Errorf("%s(%d): the guest has no memory left", name, len(b)))
+			return 0, tx.in.event.note(fmt.Errorf("%s(%d): the guest has no memory left", name,
+				len(b)))
 		}
 		return ptr, tx.WriteBytes(ptr, b)
 	}
@@ -136,7 +138,8 @@ func (tx *Tx) NewBytes(ctx context.Context, b []byte) (ptr uint32, err error) {
 func takesAndGivesI32(def api.FunctionDefinition, params int) bool {
 	isI32 := func(t api.ValueType) bool { return t == api.ValueTypeI32 }
 	all := func(types []api.ValueType, n int) bool {
-		return len(types) == n && !slices.ContainsFunc(types, func(t api.ValueType) bool { return !isI32(t) })
+		return len(types) == n && !slices.ContainsFunc(types,
+			func(t api.ValueType) bool { return !isI32(t) })
 	}
 	return all(def.ParamTypes(), params) && all(def.ResultTypes(), 1)
 }
@@ -167,8 +170,8 @@ func (tx *Tx) Meta() []byte {
 
 // SetMeta sets the user's bytes that are committed with the event: an input cursor, a schema
 // version. They are copied. A commit compares them with those before, and logs what differs; each
-// checkpoint writes all of them. A commit is refused if they do not fit, with tables and globals, in
-// 64 MiB ([globalsfile.MaxSlot]).
+// checkpoint writes all of them. A commit is refused if they do not fit, with tables and globals,
+// in 64 MiB ([globalsfile.MaxSlot]).
 func (tx *Tx) SetMeta(b []byte) {
 	if !tx.live() {
 		return
@@ -177,13 +180,16 @@ func (tx *Tx) SetMeta(b []byte) {
 	x.Meta, x.MetaSet = append(x.Meta[:0], b...), true
 }
 
-// keep adds a change of what is kept beside the guest's own state; a later one for the same id takes
-// the place of an earlier one.
+// keep adds a change of what is kept beside the guest's own state; a later one for the same id
+// takes the place of an earlier one.
 func (tx *Tx) keep(c engine.Change) { tx.in.keep(c) }
 
 func (in *Instance) keep(c engine.Change) {
 	kept := in.event.extras.Kept
-	i, found := slices.BinarySearchFunc(kept, c, func(a, b engine.Change) int { return cmp.Compare(a.ID, b.ID) })
+	i, found := slices.BinarySearchFunc(kept, c, func(a,
+		b engine.Change) int {
+		return cmp.Compare(a.ID, b.ID)
+	})
 	if found {
 		kept[i] = c
 		return
@@ -263,8 +269,8 @@ func (c *eventContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// eventContext is ctx with the event in progress, if there is anybody to look for it and it does not
-// carry that event already.
+// eventContext is ctx with the event in progress, if there is anybody to look for it and it does
+// not carry that event already.
 func (in *Instance) eventContext(ctx context.Context) context.Context {
 	if !in.hostCalls {
 		return ctx
@@ -279,25 +285,26 @@ func (in *Instance) eventContext(ctx context.Context) context.Context {
 func (in *Instance) refuseNested(ctx context.Context) error {
 	if tx, _ := ctx.Value(in).(*Tx); tx != nil && tx.live() {
 		return errs.As(ErrNested, fmt.Errorf("state %s: called from inside an event of the same "+
-			"instance, which would wait for itself (use the Tx, or a goroutine without its context)",
+			"instance, which would wait for itself (use the Tx, or a goroutine without its "+
+			"context)",
 			in.Dir()))
 	}
 	return nil
 }
 
-// MarkWritten says that n bytes of the guest's memory at ptr have been written, or are about to be, by
-// other means than the Tx. It matters with the tracker [Barrier] alone.
+// MarkWritten says that n bytes of the guest's memory at ptr have been written, or are about to be,
+// by other means than the Tx. It matters with the tracker [Barrier] alone.
 func (tx *Tx) MarkWritten(ptr, n uint32) {
 	if mem := tx.in.store.Memory(); mem != nil && tx.live() {
 		mem.MarkWritten(ptr, n)
 	}
 }
 
-// MarkWritten says that the host function that ctx was given to has written, or is about to write, n
-// bytes of the guest's memory at ptr. One that calls it says with that all that it writes, in as many
-// calls as it takes; n may be 0. It matters with the tracker [Barrier] alone: an event in which a host
-// function was called that does not tell has all of its memory compared. Outside of an event it does
-// nothing.
+// MarkWritten says that the host function that ctx was given to has written, or is about to write,
+// n bytes of the guest's memory at ptr. One that calls it says with that all that it writes, in as
+// many calls as it takes; n may be 0. It matters with the tracker [Barrier] alone: an event in
+// which a host function was called that does not tell has all of its memory compared. Outside of an
+// event it does nothing.
 func MarkWritten(ctx context.Context, ptr, n uint32) {
 	tx := TxFrom(ctx)
 	if tx == nil || tx.usable() != nil {

@@ -20,16 +20,17 @@ import (
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// The exports by which two builds of a guest hand over what they hold, see [Upgrade]: functions without
-// parameters and results. The old build prints it to its standard output, the new one reads that from
-// its standard input.
+// The exports by which two builds of a guest hand over what they hold, see [Upgrade]: functions
+// without parameters and results. The old build prints it to its standard output, the new one reads
+// that from its standard input.
 const (
 	SaveName = "mmrun_save"
 	LoadName = "mmrun_load"
 )
 
-// UpgradeOptions say how a state gets to its new module. One of three ways is taken: Migrate, if it is
-// given; KeepMemory, if that is set; or else what the guests say themselves (SaveName, LoadName).
+// UpgradeOptions say how a state gets to its new module. One of three ways is taken: Migrate, if it
+// is given; KeepMemory, if that is set; or else what the guests say themselves (SaveName,
+// LoadName).
 type UpgradeOptions struct {
 	// KeepMemory: memory, globals and metadata carry over as they are, globals by name and then by
 	// index. That the new build lays its data out as the old one did is the caller's word. Tables,
@@ -37,11 +38,12 @@ type UpgradeOptions struct {
 	KeepMemory bool
 	// Data has the new module's active data segments written over the memory that was kept.
 	Data bool
-	// Allow names mismatches to be left out, as UpgradeReport names them; others refuse the upgrade.
+	// Allow names mismatches to be left out, as UpgradeReport names them; others refuse the
+	// upgrade.
 	Allow []string
 
-	// Migrate carries the state over in Go. The old Tx is a query; the new one is the first event of the
-	// new module after its first run.
+	// Migrate carries the state over in Go. The old Tx is a query; the new one is the first event
+	// of the new module after its first run.
 	Migrate func(old, new *Tx) error
 
 	// DryRun does all of it and throws it away.
@@ -67,9 +69,9 @@ type UpgradeMismatch = engine.Mismatch
 // ErrMismatch: something of the old state has no place in the new module; the report says what.
 var ErrMismatch = errors.New("the new module has no place for all of the state")
 
-// Upgrade brings the state in dir, which nobody has open, to a new module. At any kill the old state or
-// the new one is there, whole. The old one is kept beside it, as DIR.previous, until [PruneUpgrade];
-// [UndoUpgrade] goes back to it.
+// Upgrade brings the state in dir, which nobody has open, to a new module. At any kill the old
+// state or the new one is there, whole. The old one is kept beside it, as DIR.previous, until
+// [PruneUpgrade]; [UndoUpgrade] goes back to it.
 //
 // Receipts, the stream position and the user's bytes carry over; the number of commits goes on.
 func Upgrade(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, o UpgradeOptions) (
@@ -79,8 +81,9 @@ func Upgrade(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, o 
 		return nil, err
 	}
 	if there, err := upgrade.HasPrevious(dir); err != nil || there {
-		return nil, errors.Join(err, errs.State(dir, "", fmt.Errorf("the state before an earlier upgrade is "+
-			"still there (mmrun upgrade --prune, or --undo)")))
+		return nil, errors.Join(err, errs.State(dir, "",
+			fmt.Errorf("the state before an earlier upgrade is "+
+				"still there (mmrun upgrade --prune, or --undo)")))
 	}
 	hash, err := StateModule(dir)
 	if err != nil {
@@ -91,7 +94,8 @@ func Upgrade(ctx context.Context, rt wazero.Runtime, dir string, wasm []byte, o 
 		return nil, err
 	}
 	u := &upgrader{ctx: ctx, rt: rt, dir: dir, new: m, o: o, boot: statedir.Boot(),
-		report: &UpgradeReport{Dir: dir, Old: fmt.Sprintf("%x", hash), New: fmt.Sprintf("%x", m.Hash())}}
+		report: &UpgradeReport{Dir: dir, Old: fmt.Sprintf("%x", hash),
+			New: fmt.Sprintf("%x", m.Hash())}}
 	err = u.run(hash)
 	return u.report, errors.Join(err, m.Close(context.WithoutCancel(ctx)))
 }
@@ -176,7 +180,8 @@ func (u *upgrader) keepMemory(next string) (err error) {
 		}
 	}
 	if len(refused) > 0 {
-		return errs.Statef(ErrMismatch, u.dir, "%w:\n  %s", ErrMismatch, strings.Join(refused, "\n  "))
+		return errs.Statef(ErrMismatch, u.dir, "%w:\n  %s", ErrMismatch,
+			strings.Join(refused, "\n  "))
 	}
 	if err := u.build(next, im, carried); err != nil || !u.o.Data {
 		return err
@@ -203,9 +208,11 @@ func (u *upgrader) byExport(old, new *Tx) error {
 		name string
 	}{{old, SaveName}, {new, LoadName}} {
 		if _, err := side.tx.in.function(side.name, 0); err != nil {
-			return errs.Statef(ErrUnsupported, u.dir, "nothing says how its data get to the new module: the "+
-				"modules export no %s and %s, and neither the memory is kept (--keep-memory) nor a function "+
-				"given (docs/life.md): %w", SaveName, LoadName, err)
+			return errs.Statef(ErrUnsupported, u.dir,
+				"nothing says how its data get to the new module: the "+
+					"modules export no %s and %s, and neither the memory is kept (--keep-memory) "+
+					"nor a function "+
+					"given (docs/life.md): %w", SaveName, LoadName, err)
 		}
 	}
 	if _, err := old.Call(u.ctx, SaveName); err != nil {
@@ -224,8 +231,8 @@ func (u *upgrader) byExport(old, new *Tx) error {
 	return err
 }
 
-// migrate makes a state of the new module, has carry fill it from the old one, and continues the old
-// one's numbers.
+// migrate makes a state of the new module, has carry fill it from the old one, and continues the
+// old one's numbers.
 func (u *upgrader) migrate(next string, carry func(old, new *Tx) error) (err error) {
 	opts := append(slices.Clone(u.o.Options), WithHandler(nil))
 	from, err := Open(u.ctx, u.rt, u.dir, nil, opts...)
@@ -274,8 +281,9 @@ func (u *upgrader) oldImage() (*engine.Image, error) {
 // build makes the new state, which says where it comes from.
 func (u *upgrader) build(next string, old, im *engine.Image) error {
 	if len(old.State.Kept[section.Frames-section.FirstKept]) > 0 {
-		return errs.Statef(ErrUnsupported, u.dir, "a program waits in it: its stack means nothing to another "+
-			"module")
+		return errs.Statef(ErrUnsupported, u.dir,
+			"a program waits in it: its stack means nothing to another "+
+				"module")
 	}
 	u.report.Seq = im.State.Seq
 	im.State.Kept[section.Upgrade-section.FirstKept] = encodeOrigin(old.Hash, im.State.Seq)
@@ -324,8 +332,8 @@ func settleUpgrade(dir string) error {
 		if err != nil || is != hash {
 			return false, nil
 		}
-		// Back and forth between two modules: one that was made and not put in place says that it comes
-		// from the state as it is.
+		// Back and forth between two modules: one that was made and not put in place says that it
+		// comes from the state as it is.
 		module, err := StateModule(dir)
 		if err != nil {
 			return false, err
@@ -343,8 +351,9 @@ func UndoUpgrade(dir string, discardCommits bool) (seq uint64, err error) {
 		return 0, err
 	}
 	if there, err := upgrade.HasPrevious(dir); err != nil || !there {
-		return 0, errors.Join(err, errs.Statef(ErrNotExist, dir, "there is no state before an upgrade to go "+
-			"back to"))
+		return 0, errors.Join(err, errs.Statef(ErrNotExist, dir,
+			"there is no state before an upgrade to go "+
+				"back to"))
 	}
 	lock, err := upgrade.Lock(dir)
 	if err != nil {
@@ -356,8 +365,9 @@ func UndoUpgrade(dir string, discardCommits bool) (seq uint64, err error) {
 		return 0, err
 	}
 	if ok && now > first && !discardCommits {
-		return 0, errs.State(dir, "", fmt.Errorf("%d commits were made since the upgrade, which would be lost "+
-			"(--discard-commits)", now-first))
+		return 0, errs.State(dir, "",
+			fmt.Errorf("%d commits were made since the upgrade, which would be lost "+
+				"(--discard-commits)", now-first))
 	}
 	v, err := engine.Read(vfs.OS, upgrade.Previous(dir), nil)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package archive looks after the life of states: it takes snapshots of them and restores those, forks
-// them, and tells how two differ. The states are ones that nobody has open; of an open one,
+// Package archive looks after the life of states: it takes snapshots of them and restores those,
+// forks them, and tells how two differ. The states are ones that nobody has open; of an open one,
 // mmrun.Instance takes snapshots and forks while events go on.
 //
 // Whatever a function makes comes into being whole or not at all, whenever the process or the power
@@ -21,8 +21,8 @@ import (
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// Archiver does what the functions of the package do, with progress, or on another file system or in
-// another boot of the machine, which is how tests cut the power. The zero value is this machine.
+// Archiver does what the functions of the package do, with progress, or on another file system or
+// in another boot of the machine, which is how tests cut the power. The zero value is this machine.
 type Archiver struct {
 	FS   vfs.FS   // nil: vfs.OS
 	Boot [16]byte // zeros: the present boot
@@ -50,9 +50,10 @@ var (
 	ErrVersion = snapshot.ErrVersion
 )
 
-// Snapshot writes all of the state in dir, as of its last commit, to w. The file is portable: it can be
-// restored on another machine, file system and operating system. What the log holds that was not
-// brought into the files yet is in it. Nothing in dir is changed; while it is read nobody can open it.
+// Snapshot writes all of the state in dir, as of its last commit, to w. The file is portable: it
+// can be restored on another machine, file system and operating system. What the log holds that was
+// not brought into the files yet is in it. Nothing in dir is changed; while it is read nobody can
+// open it.
 func Snapshot(ctx context.Context, dir string, w io.Writer) (*Manifest, error) {
 	return Archiver{}.Snapshot(ctx, dir, w)
 }
@@ -79,8 +80,8 @@ func ReadManifest(r io.ReaderAt, size int64) (*Manifest, error) {
 	return snapshot.ReadManifest(r, size)
 }
 
-// Restore makes a state in dir of the snapshot that r gives, and returns the number of its commit. All
-// of the snapshot is checked before the state gets its name.
+// Restore makes a state in dir of the snapshot that r gives, and returns the number of its commit.
+// All of the snapshot is checked before the state gets its name.
 func Restore(ctx context.Context, r io.Reader, dir string) (seq uint64, err error) {
 	return Archiver{}.Restore(ctx, r, dir)
 }
@@ -98,9 +99,9 @@ func (a Archiver) Restore(ctx context.Context, r io.Reader, dir string) (seq uin
 	return im.State.Seq, engine.Build(a.FS, dir, a.Boot, im, a.Progress)
 }
 
-// Fork makes a state of its own in to of the last commit of the one in dir, and returns its number. It
-// shares blocks where the file system can (XFS, Btrfs), and takes no time that grows with the memory
-// then, if the state was closed. See mmrun.ResumedName for what the fork's guest is told.
+// Fork makes a state of its own in to of the last commit of the one in dir, and returns its number.
+// It shares blocks where the file system can (XFS, Btrfs), and takes no time that grows with the
+// memory then, if the state was closed. See mmrun.ResumedName for what the fork's guest is told.
 func Fork(ctx context.Context, dir, to string) (seq uint64, err error) {
 	return Archiver{}.Fork(ctx, dir, to)
 }

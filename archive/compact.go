@@ -13,10 +13,10 @@ import (
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// Compact gives the blocks of the memory file back that hold nothing but zeros, and returns how many
-// bytes those are. Checkpoints do that by themselves for what the guest clears in large pieces. A
-// continuous state keeps its blocks: a store to one that is missing could not fail in a way that a guest
-// survives.
+// Compact gives the blocks of the memory file back that hold nothing but zeros, and returns how
+// many bytes those are. Checkpoints do that by themselves for what the guest clears in large
+// pieces. A continuous state keeps its blocks: a store to one that is missing could not fail in a
+// way that a guest survives.
 func Compact(ctx context.Context, dir string) (freed int64, err error) {
 	return Archiver{}.Compact(ctx, dir)
 }

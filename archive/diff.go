@@ -24,9 +24,11 @@ type Difference struct {
 	MoreRanges bool         `json:"moreRanges,omitempty"` // than are listed
 	Globals    []GlobalDiff `json:"globals,omitempty"`
 	Tables     []TableDiff  `json:"tables,omitempty"`
-	Segments   []uint32     `json:"segments,omitempty"` // that are dropped in one of them alone, by number
-	Meta       bool         `json:"meta"`               // the user's bytes differ
-	HostSide   bool         `json:"hostSide"`           // what is kept beside: receipts, stream position
+	// that are dropped in one of them alone, by number
+	Segments []uint32 `json:"segments,omitempty"`
+	Meta     bool     `json:"meta"` // the user's bytes differ
+	// what is kept beside: receipts, stream position
+	HostSide bool `json:"hostSide"`
 }
 
 // Side is one of the two.
@@ -61,7 +63,8 @@ type TableDiff struct {
 
 // Same tells whether there is no difference in what the guest and its user see.
 func (d *Difference) Same() bool {
-	return d.SameModule && d.Bytes == 0 && d.A.MemoryBytes == d.B.MemoryBytes && len(d.Globals) == 0 &&
+	return d.SameModule && d.Bytes == 0 && d.A.MemoryBytes == d.B.MemoryBytes &&
+		len(d.Globals) == 0 &&
 		len(d.Tables) == 0 && len(d.Segments) == 0 && !d.Meta
 }
 
@@ -75,7 +78,8 @@ func Diff(ctx context.Context, a, b string, ranges bool) (*Difference, error) {
 }
 
 // Diff is the function of that name.
-func (a Archiver) Diff(ctx context.Context, dirA, dirB string, ranges bool) (_ *Difference, err error) {
+func (a Archiver) Diff(ctx context.Context, dirA, dirB string, ranges bool) (_ *Difference,
+	err error) {
 	a = a.orDefault()
 	var images [2]*engine.Image
 	for i, dir := range []string{filepath.Clean(dirA), filepath.Clean(dirB)} {
@@ -96,7 +100,8 @@ func sideOf(im *engine.Image) Side {
 	return Side{Seq: im.State.Seq, MemoryBytes: im.Size, Module: fmt.Sprintf("%x", im.Hash)}
 }
 
-func diffImages(a, b *engine.Image, ranges bool, progress func(done, total uint64)) (*Difference, error) {
+func diffImages(a, b *engine.Image, ranges bool, progress func(done, total uint64)) (*Difference,
+	error) {
 	d := &Difference{A: sideOf(a), B: sideOf(b), SameModule: a.Hash == b.Hash,
 		Meta: !bytes.Equal(a.State.Meta, b.State.Meta)}
 	for i := range a.State.Kept {
@@ -181,7 +186,8 @@ func (c *cursor) advance() error {
 
 var zeroPage = make([]byte, pageSize)
 
-func (d *Difference) memory(a, b *engine.Image, ranges bool, progress func(done, total uint64)) error {
+func (d *Difference) memory(a, b *engine.Image, ranges bool,
+	progress func(done, total uint64)) error {
 	x, y := pagesOf(a), pagesOf(b)
 	defer x.stop()
 	defer y.stop()
@@ -236,7 +242,8 @@ func (d *Difference) page(offset uint64, p, q []byte, ranges bool) {
 			d.MoreRanges = true
 			return
 		}
-		d.Ranges = append(d.Ranges, RangeDiff{offset + uint64(start), bytes.Clone(p[start : last+1]),
+		d.Ranges = append(d.Ranges, RangeDiff{offset + uint64(start),
+			bytes.Clone(p[start : last+1]),
 			bytes.Clone(q[start : last+1])})
 	}
 	for i := range p {

@@ -25,7 +25,8 @@ var ErrMissing = history.ErrMissing
 // Commit is what is known of a commit.
 type Commit struct {
 	Seq uint64 `json:"seq"`
-	// Time, Took and Function are there if the state notes them (mmrun.WithEventNotes, WithHistory).
+	// Time, Took and Function are there if the state notes them (mmrun.WithEventNotes,
+	// WithHistory).
 	Time     *time.Time    `json:"time,omitempty"` // when the event ended
 	Took     time.Duration `json:"took,omitempty"` // nanoseconds
 	Function string        `json:"function,omitempty"`
@@ -34,9 +35,9 @@ type Commit struct {
 	Memory   uint64        `json:"memoryBytes"`
 }
 
-// Log calls fn for the commits of a state from one on that can still be read, in order: those in its
-// history, and those that are in its log. The state may be in use: then what is committed meanwhile may
-// be among them or not. fn ends it by an error, which is returned.
+// Log calls fn for the commits of a state from one on that can still be read, in order: those in
+// its history, and those that are in its log. The state may be in use: then what is committed
+// meanwhile may be among them or not. fn ends it by an error, which is returned.
 func Log(dir string, from uint64, fn func(Commit) error) error {
 	dir = filepath.Clean(dir)
 	tell := func(r wal.Record) error {
@@ -47,7 +48,10 @@ func Log(dir string, from uint64, fn func(Commit) error) error {
 	}
 	last, err := earliest(dir, from)
 	if err == nil {
-		last, err = history.Records(dir, last, func(r wal.Record) (bool, error) { return true, tell(r) })
+		last, err = history.Records(dir, last, func(r wal.Record) (bool, error) {
+			return true,
+				tell(r)
+		})
 	}
 	if err != nil {
 		return err
@@ -108,8 +112,8 @@ func At(dir string, t time.Time) (seq uint64, err error) {
 	return seq, err
 }
 
-// ForkAt makes a state of its own in to of the commit seq of the one in dir, which keeps a history. The
-// state in dir may be in use.
+// ForkAt makes a state of its own in to of the commit seq of the one in dir, which keeps a history.
+// The state in dir may be in use.
 func ForkAt(ctx context.Context, dir string, seq uint64, to string) error {
 	return Archiver{}.ForkAt(ctx, dir, seq, to)
 }
@@ -118,15 +122,17 @@ func ForkAt(ctx context.Context, dir string, seq uint64, to string) error {
 func (a Archiver) ForkAt(ctx context.Context, dir string, seq uint64, to string) error {
 	return a.at(ctx, dir, seq, func(im *engine.Image) error {
 		im.Derive(engine.Forked)
-		return engine.Build(a.orDefault().FS, filepath.Clean(to), a.orDefault().Boot, im, a.Progress)
+		return engine.Build(a.orDefault().FS, filepath.Clean(to), a.orDefault().Boot, im,
+			a.Progress)
 	})
 }
 
-// CheckOut is ForkAt for who wants to look at a commit as it was: the state made is that of the commit,
-// and its guest is told nothing.
+// CheckOut is ForkAt for who wants to look at a commit as it was: the state made is that of the
+// commit, and its guest is told nothing.
 func (a Archiver) CheckOut(ctx context.Context, dir string, seq uint64, to string) error {
 	return a.at(ctx, dir, seq, func(im *engine.Image) error {
-		return engine.Build(a.orDefault().FS, filepath.Clean(to), a.orDefault().Boot, im, a.Progress)
+		return engine.Build(a.orDefault().FS, filepath.Clean(to), a.orDefault().Boot, im,
+			a.Progress)
 	})
 }
 
@@ -145,7 +151,8 @@ func (a Archiver) at(ctx context.Context, dir string, seq uint64, fn func(im *en
 		}
 	}
 	if base == 0 {
-		return errs.State(dir, "", fmt.Errorf("commit %d: %w (a state keeps one with --history)", seq,
+		return errs.State(dir, "", fmt.Errorf("commit %d: %w (a state keeps one with --history)",
+			seq,
 			ErrMissing))
 	}
 	f, err := os.Open(history.BasePath(dir, base))
@@ -159,7 +166,8 @@ func (a Archiver) at(ctx context.Context, dir string, seq uint64, fn func(im *en
 	}
 	defer func() { err = errors.Join(err, im.Close()) }()
 	if im.State.Seq != base {
-		return errs.State(dir, "history", fmt.Errorf("%s is of commit %d: %w", f.Name(), im.State.Seq,
+		return errs.State(dir, "history", fmt.Errorf("%s is of commit %d: %w", f.Name(),
+			im.State.Seq,
 			ErrMissing))
 	}
 	forward, err := engine.NewForward(im)
@@ -185,7 +193,8 @@ func (a Archiver) at(ctx context.Context, dir string, seq uint64, fn func(im *en
 	}
 	out := forward.Image()
 	if out.State.Seq != seq {
-		return errs.State(dir, "", fmt.Errorf("commit %d: %w: what leads to it ends at commit %d", seq,
+		return errs.State(dir, "", fmt.Errorf("commit %d: %w: what leads to it ends at commit %d",
+			seq,
 			ErrMissing, out.State.Seq))
 	}
 	out.StopWith(ctx)

@@ -29,7 +29,8 @@ func machine(dir string) (report.Machine, error) {
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if name, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
+		if name, value, ok := strings.Cut(lines.Text(), ":"); ok &&
+			strings.TrimSpace(name) == "model name" {
 			m.Model = strings.TrimSpace(value)
 			break
 		}
@@ -37,19 +38,22 @@ func machine(dir string) (report.Machine, error) {
 	return m, nil
 }
 
-// versions are those of the modules that this program was built with, and of the programs it starts.
+// versions are those of the modules that this program was built with, and of the programs it
+// starts.
 func versions() map[string]string {
 	all := map[string]string{"Go": strings.TrimPrefix(runtime.Version(), "go")}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range info.Deps {
-			for _, peer := range []string{"wazero", "sqlite", "bbolt", "pebble", "badger", "redigo", "wasmtime-go"} {
+			for _, peer := range []string{"wazero", "sqlite", "bbolt", "pebble", "badger", "redigo",
+				"wasmtime-go"} {
 				if strings.Contains(m.Path, peer) {
 					all[m.Path] = m.Version
 				}
 			}
 		}
 	}
-	for name, args := range map[string][]string{"redis-server": {"--version"}, "criu": {"--version"}} {
+	for name, args := range map[string][]string{"redis-server": {"--version"},
+		"criu": {"--version"}} {
 		if out, err := exec.Command(name, args...).Output(); err == nil {
 			line, _, _ := strings.Cut(string(out), "\n")
 			all[name] = strings.TrimSpace(line)

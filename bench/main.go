@@ -52,16 +52,21 @@ func main() {
 		fail(work.Child(os.Args[2:]))
 	}
 	var o options
-	flag.BoolVar(&o.quick, "quick", false, "fewer rounds and smaller sizes: minutes instead of an hour")
+	flag.BoolVar(&o.quick, "quick", false,
+		"fewer rounds and smaller sizes: minutes instead of an hour")
 	flag.StringVar(&o.only, "only", "", "only these workloads, such as W1,W5")
-	flag.StringVar(&o.contestants, "contestants", "", "only contestants whose name matches this regular expression")
+	flag.StringVar(&o.contestants, "contestants", "",
+		"only contestants whose name matches this regular expression")
 	flag.StringVar(&o.out, "out", "results", "where report.md, results.json and the plots go")
-	flag.StringVar(&o.dir, "dir", os.TempDir(), "where the contestants' files go; its file system is part of what is measured")
-	flag.StringVar(&o.compare, "compare", "", "older results: print what has changed beyond noise, measure nothing")
+	flag.StringVar(&o.dir, "dir", os.TempDir(),
+		"where the contestants' files go; its file system is part of what is measured")
+	flag.StringVar(&o.compare, "compare", "",
+		"older results: print what has changed beyond noise, measure nothing")
 	flag.DurationVar(&o.tail, "tail", time.Minute, "how long each contestant of W9 runs")
 	flag.BoolVar(&o.ratios, "ratios", false, "check the ratios that mmrun claims")
 	flag.BoolVar(&o.check, "check", false, "with --ratios: exit with status 1 if one does not hold")
-	flag.StringVar(&o.sections, "sections", "", "with --ratios: only sections whose name matches this regular expression")
+	flag.StringVar(&o.sections, "sections", "",
+		"with --ratios: only sections whose name matches this regular expression")
 	flag.IntVar(&o.rounds, "rounds", 51, "with --ratios: how often the contestants take turns")
 	flag.Parse()
 	if flag.NArg() > 0 {

@@ -3,8 +3,8 @@
 // last intact commit.
 //
 // What Verify calls sound, Open opens, given what the module imports and large enough limits; what
-// Open refuses as damaged, Verify finds. Damage of pages that no commit in the log names is found by
-// Verify alone: Open does not read the memory.
+// Open refuses as damaged, Verify finds. Damage of pages that no commit in the log names is found
+// by Verify alone: Open does not read the memory.
 package fsck
 
 import (

@@ -21,15 +21,18 @@ type Report struct {
 	InUse bool   `json:"inUse"`
 	Owner int    `json:"owner,omitempty"` // process id, if the state is in use
 
-	Seq           uint64 `json:"seq"`               // of the last commit
-	CheckpointSeq uint64 `json:"checkpointSeq"`     // up to which memory and globals files go
-	Event         uint64 `json:"event"`             // Continuous: the event that runs or ran last
-	InEvent       bool   `json:"inEvent"`           // Continuous: it has not ended
-	Clean         bool   `json:"clean"`             // Continuous: all of it is known to be on the disk
-	Problem       string `json:"problem,omitempty"` // why Open would refuse the state, as far as this shows
+	Seq           uint64 `json:"seq"`           // of the last commit
+	CheckpointSeq uint64 `json:"checkpointSeq"` // up to which memory and globals files go
+	Event         uint64 `json:"event"`         // Continuous: the event that runs or ran last
+	InEvent       bool   `json:"inEvent"`       // Continuous: it has not ended
+	// Continuous: all of it is known to be on the disk
+	Clean bool `json:"clean"`
+	// why Open would refuse the state, as far as this shows
+	Problem string `json:"problem,omitempty"`
 
-	Module     string          `json:"module"`     // SHA-256, hexadecimal
-	ModuleSize int64           `json:"moduleSize"` // bytes; 0 if the copy in the directory cannot be read
+	Module string `json:"module"` // SHA-256, hexadecimal
+	// bytes; 0 if the copy in the directory cannot be read
+	ModuleSize int64           `json:"moduleSize"`
 	Memory     *MemoryReport   `json:"memory,omitempty"`
 	Globals    []GlobalReport  `json:"globals"`
 	Tables     []TableReport   `json:"tables"`
@@ -68,10 +71,11 @@ type GlobalReport struct {
 
 // TableReport is one table that the module can change.
 type TableReport struct {
-	Index   uint32  `json:"index"`
-	Type    string  `json:"type"`
-	Changed bool    `json:"changed"`           // since the module was instantiated
-	Entries []int32 `json:"entries,omitempty"` // function indices, -1 for null; none if it has not changed
+	Index   uint32 `json:"index"`
+	Type    string `json:"type"`
+	Changed bool   `json:"changed"` // since the module was instantiated
+	// function indices, -1 for null; none if it has not changed
+	Entries []int32 `json:"entries,omitempty"`
 }
 
 // SegmentReport is one segment that the module can drop.
@@ -99,7 +103,8 @@ type WALReport struct {
 	Records int    `json:"records"`
 	Used    int64  `json:"used"` // bytes
 	Size    int64  `json:"size"`
-	End     string `json:"end,omitempty"` // why the records end where they do, or what is wrong with the header
+	// why the records end where they do, or what is wrong with the header
+	End string `json:"end,omitempty"`
 }
 
 // FileReport is one file of the directory.
@@ -113,8 +118,8 @@ type FileReport struct {
 // nothing and changes nothing, and permission to read is enough. The values are those of the last
 // commit, also when the state is in use.
 //
-// With an error the report holds what could be read, or is nil. The error wraps errs.ErrNotExist or errs.ErrCorrupt, or
-// is one of reading.
+// With an error the report holds what could be read, or is nil. The error wraps errs.ErrNotExist or
+// errs.ErrCorrupt, or is one of reading.
 func Inspect(dir string) (*Report, error) {
 	dir = filepath.Clean(dir)
 	if err := statedir.MustExist(dir); err != nil {
@@ -182,15 +187,18 @@ func (r *Report) fill(v *engine.View) {
 		}
 	}
 	for i, s := range v.Sidecar.Slots {
-		r.Slots[i] = SlotReport{Write: s.Write, Seq: s.Seq, Bytes: s.Length, Counts: i == v.Sidecar.Newest}
+		r.Slots[i] = SlotReport{Write: s.Write, Seq: s.Seq, Bytes: s.Length,
+			Counts: i == v.Sidecar.Newest}
 		if s.Err != nil {
 			r.Slots[i].Problem = s.Err.Error()
 		}
 	}
 	if v.WAL != nil {
 		for i, s := range v.WAL.Report() {
-			r.WAL = append(r.WAL, WALReport{Name: statedir.WALNames[i], State: s.Header.String(), BaseSeq: s.BaseSeq,
-				LastSeq: s.LastSeq, Records: s.Records, Used: s.EndOffset, Size: s.FileSize, End: s.Reason + s.HeaderProblem})
+			r.WAL = append(r.WAL, WALReport{Name: statedir.WALNames[i], State: s.Header.String(),
+				BaseSeq: s.BaseSeq,
+				LastSeq: s.LastSeq, Records: s.Records, Used: s.EndOffset, Size: s.FileSize,
+				End: s.Reason + s.HeaderProblem})
 		}
 	}
 	r.fillState(v)
@@ -199,7 +207,8 @@ func (r *Report) fill(v *engine.View) {
 func (r *Report) fillState(v *engine.View) {
 	r.Globals, r.Tables, r.Segments = []GlobalReport{}, []TableReport{}, []SegmentReport{}
 	for i, g := range v.State.Globals {
-		x := GlobalReport{Index: uint32(i), Type: rewriter.ValType(g.Type).String(), Lo: g.Lo, Hi: g.Hi}
+		x := GlobalReport{Index: uint32(i), Type: rewriter.ValType(g.Type).String(), Lo: g.Lo,
+			Hi: g.Hi}
 		if v.Fits {
 			x.Index, x.Name = v.Info.Globals[i].Index, v.Info.Globals[i].Name
 		}

@@ -31,12 +31,14 @@ var errNeedsForce = errors.New("no intact commit is left: with force it is taken
 
 // Repair brings a damaged state to its last intact commit: the last one whose bytes can all be
 // accounted for by the newest valid slot, the page sums and the wal up to its first damage. The
-// files as they were are kept in a directory beside the state. A state without damage is left alone.
+// files as they were are kept in a directory beside the state. A state without damage is left
+// alone.
 //
 // Damage that no commit can be told apart from (a page whose checksum is wrong and that the wal
 // does not hold, a lost slot, a torn continuous state) is an error that wraps mmrun.ErrCorrupt or
-// mmrun.ErrTorn, and changes nothing, unless force is given: then what is there is taken as it is, and the
-// report says what is doubtful. A module that is missing or wrong can only be put back by hand.
+// mmrun.ErrTorn, and changes nothing, unless force is given: then what is there is taken as it is,
+// and the report says what is doubtful. A module that is missing or wrong can only be put back by
+// hand.
 func Repair(dir string, force bool) (*RepairReport, error) {
 	return Checker{}.Repair(dir, force)
 }
@@ -84,14 +86,16 @@ func (r *repair) do() error {
 		return nil
 	}
 	if r.state.State == nil {
-		return errs.As(errs.ErrCorrupt, fmt.Errorf("state %s: cannot be repaired: %s", r.out.Dir, r.out.Problems[0]))
+		return errs.As(errs.ErrCorrupt, fmt.Errorf("state %s: cannot be repaired: %s", r.out.Dir,
+			r.out.Problems[0]))
 	}
 	if !r.state.Fits {
-		return errs.As(errs.ErrCorrupt, fmt.Errorf("state %s: cannot be repaired before its module is back in place: %w",
-			r.out.Dir, r.state.ModuleErr))
+		return errs.As(errs.ErrCorrupt,
+			fmt.Errorf("state %s: cannot be repaired before its module is back in place: %w",
+				r.out.Dir, r.state.ModuleErr))
 	}
-	// A wal that could not be read, or that a newer program has written, is not a damaged one: there may be
-	// commits in it.
+	// A wal that could not be read, or that a newer program has written, is not a damaged one:
+	// there may be commits in it.
 	if err := r.state.WALErr; err != nil && !errors.Is(err, errs.ErrCorrupt) {
 		return err
 	}
@@ -115,7 +119,8 @@ func (r *repair) do() error {
 		r.out.Seq, err = engine.Rebuild(r.fs, r.state, r.force)
 	}
 	if err != nil {
-		return fmt.Errorf("state %s: repair (the files as they were are in %s): %w", r.out.Dir, backup, err)
+		return fmt.Errorf("state %s: repair (the files as they were are in %s): %w", r.out.Dir,
+			backup, err)
 	}
 	return nil
 }
@@ -136,11 +141,14 @@ func (r *repair) judge() error {
 	}
 	switch err := engine.CheckWhole(v.Sidecar, r.last); {
 	case errors.Is(err, globalsfile.ErrTorn):
-		if err := doubtful(errs.ErrTorn, "memory and globals may not belong together: %v", err); err != nil {
+		if err := doubtful(errs.ErrTorn, "memory and globals may not belong together: %v",
+			err); err != nil {
 			return err
 		}
 	case err != nil && v.Recovery.Records == 0: // the wal does not lead on from the older slot
-		if err := doubtful(errs.ErrCorrupt, "the globals are those of commit %d, memory is newer: %v", v.Slot.Seq, err); err != nil {
+		if err := doubtful(errs.ErrCorrupt,
+			"the globals are those of commit %d, memory is newer: "+
+				"%v", v.Slot.Seq, err); err != nil {
 			return err
 		}
 	}
@@ -157,8 +165,9 @@ func (r *repair) judge() error {
 	return nil
 }
 
-// backUp copies the files of a state into a new directory beside it, holes as holes, and puts the copies on the disk: they
-// are all that is left of the state as it was, once the first of its files changes.
+// backUp copies the files of a state into a new directory beside it, holes as holes, and puts the
+// copies on the disk: they are all that is left of the state as it was, once the first of its files
+// changes.
 func (r *repair) backUp() (string, error) {
 	var backup string
 	for n := 1; ; n++ {
@@ -186,7 +195,8 @@ func (r *repair) backUpTo(backup string) error {
 		if e.Name() == statedir.LockName || !e.Type().IsRegular() {
 			continue
 		}
-		if err := copySparse(r.fs, filepath.Join(backup, e.Name()), filepath.Join(r.out.Dir, e.Name())); err != nil {
+		if err := copySparse(r.fs, filepath.Join(backup, e.Name()),
+			filepath.Join(r.out.Dir, e.Name())); err != nil {
 			return err
 		}
 	}

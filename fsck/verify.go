@@ -30,7 +30,8 @@ type VerifyReport struct {
 type Check struct {
 	Name   string `json:"name"`
 	Detail string `json:"detail,omitempty"` // what was found
-	// Notes are about what a kill or a power cut may leave, and what costs nothing that was promised.
+	// Notes are about what a kill or a power cut may leave, and what costs nothing that was
+	// promised.
 	Notes    []string `json:"notes,omitempty"`
 	Problems []string `json:"problems,omitempty"`
 }
@@ -49,9 +50,9 @@ func (c *Check) problem(format string, args ...any) {
 // pages. It reads all of the memory file. Nothing is changed or mapped, and permission to read
 // is enough.
 //
-// The report names the problems. An error means that there is nothing to verify (mmrun.ErrNotExist), that the
-// state is in use (mmrun.ErrLocked), or that it could not be read. While Verify runs, nobody can open
-// the state.
+// The report names the problems. An error means that there is nothing to verify
+// (mmrun.ErrNotExist), that the state is in use (mmrun.ErrLocked), or that it could not be read.
+// While Verify runs, nobody can open the state.
 func Verify(dir string) (*VerifyReport, error) {
 	return Checker{}.Verify(dir)
 }
@@ -93,7 +94,8 @@ func newVerification(c Checker, last statedir.LastExit, dir string) *verificatio
 
 func (v *verification) run() error {
 	state, err := engine.Read(v.fs, v.report.Dir, v.named.Add)
-	if err != nil && !errors.Is(err, errs.ErrCorrupt) && !errors.Is(err, errs.ErrTorn) && !errors.Is(err, errs.ErrUnsupported) {
+	if err != nil && !errors.Is(err, errs.ErrCorrupt) && !errors.Is(err, errs.ErrTorn) &&
+		!errors.Is(err, errs.ErrUnsupported) {
 		return err
 	}
 	v.state = state
@@ -137,7 +139,8 @@ func (v *verification) checkGlobals(err error) {
 		c.problem("%v", err)
 		return
 	}
-	c.Detail = fmt.Sprintf("%d bytes, slot %d counts: commit %d", s.Size, s.Newest, s.Slots[s.Newest].Seq)
+	c.Detail = fmt.Sprintf("%d bytes, slot %d counts: commit %d", s.Size, s.Newest,
+		s.Slots[s.Newest].Seq)
 	if err := engine.CheckWhole(*s, v.last); err != nil {
 		c.problem("%v", err)
 	}
@@ -154,11 +157,13 @@ func (v *verification) checkModule() {
 func (v *verification) checkWAL() {
 	c := v.add("wal")
 	rec := v.state.Recovery
-	c.Detail = fmt.Sprintf("%d commits behind the checkpoint, the last one is %d", rec.Records, v.state.State.Seq)
+	c.Detail = fmt.Sprintf("%d commits behind the checkpoint, the last one is %d", rec.Records,
+		v.state.State.Seq)
 	if err := engine.Unexplained(v.last, rec); err != nil {
 		c.problem("%v", err)
 	} else if rec.Torn {
-		c.note("its end is torn: what was appended behind commit %d and not synced is lost, as a power cut may do", rec.LastSeq)
+		c.note("its end is torn: what was appended behind commit %d and not synced is lost, as a "+
+			"power cut may do", rec.LastSeq)
 	}
 	if err := v.state.WALErr; err != nil {
 		c.problem("%v", err)
@@ -203,8 +208,8 @@ func (v *verification) checkMemory() error {
 	if v.state.Sidecar.Header.Mode != engine.Atomic {
 		return nil
 	}
-	// Pages that commits in the wal have added are checked as well: in the file they are zeros, unless
-	// a checkpoint had begun to write them.
+	// Pages that commits in the wal have added are checked as well: in the file they are zeros,
+	// unless a checkpoint had begun to write them.
 	return v.checkSums(memory, uint64(v.state.State.MemoryPages)*wasmPageSize)
 }
 
@@ -259,7 +264,8 @@ func (v *verification) checkSums(memory vfs.File, size uint64) error {
 			c.problem("page %d (addresses %#x to %#x) does not have its checksum", bad[i],
 				uint64(bad[i])*pageSize, uint64(bad[i]+1)*pageSize-1)
 		} else {
-			c.problem("pages %d to %d (addresses %#x to %#x) do not have their checksums", bad[i], bad[j-1],
+			c.problem("pages %d to %d (addresses %#x to %#x) do not have their checksums", bad[i],
+				bad[j-1],
 				uint64(bad[i])*pageSize, uint64(bad[j-1]+1)*pageSize-1)
 		}
 		i = j

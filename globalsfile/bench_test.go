@@ -8,7 +8,8 @@ import (
 )
 
 func benchFile(b testing.TB, s *State) *File {
-	f := must[*File](b)(Create(vfs.OS, filepath.Join(b.TempDir(), "globals"), Header{Mode: Continuous}, s))
+	f := must[*File](b)(Create(vfs.OS, filepath.Join(b.TempDir(), "globals"),
+		Header{Mode: Continuous}, s))
 	b.Cleanup(func() { f.Close() })
 	return f
 }
@@ -41,7 +42,8 @@ func BenchmarkEventWord(b *testing.B) {
 // BenchmarkEvent is what a continuous event costs in the sidecar: the event word and the globals.
 func BenchmarkEvent(b *testing.B) {
 	small := State{Globals: make([]Value, 3)}
-	large := State{Globals: make([]Value, 3), Tables: [][]int32{make([]int32, 10_000)}, Dropped: make([]bool, 1000)}
+	large := State{Globals: make([]Value, 3), Tables: [][]int32{make([]int32, 10_000)},
+		Dropped: make([]bool, 1000)}
 	for _, bc := range []struct {
 		name  string
 		s     State

@@ -68,7 +68,8 @@ func TestKillAtAnyStoreOfAnEvent(t *testing.T) {
 	look("before", false, want)
 	before := slices.Clone(data)
 	next := want
-	next.Seq, next.MemoryPages, next.Globals = 13, 3, []Value{{Type: 0x7f, Lo: 7}, {Type: 0x7e, Lo: 8}, {Type: 0x7b, Lo: 9, Hi: 4}}
+	next.Seq, next.MemoryPages, next.Globals = 13, 3, []Value{{Type: 0x7f, Lo: 7},
+		{Type: 0x7e, Lo: 8}, {Type: 0x7b, Lo: 9, Hi: 4}}
 	f.BeginEvent(13)
 	look("begun", true, next)
 	f.StoreGlobals(next.MemoryPages, next.Globals)
@@ -156,7 +157,8 @@ func TestDamagedCellsAreNotTaken(t *testing.T) {
 // the other back.
 func TestDifferentHeaderCopiesAreMadeEqual(t *testing.T) {
 	m := newMemFS()
-	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous, BootID: boot1, Clean: true}, stateA()))
+	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous, BootID: boot1, Clean: true},
+		stateA()))
 	old := slices.Clone(m.names["globals"].data[:2*pageSize])
 	if err := f.SetClean(false, boot1); err != nil {
 		t.Fatal(err)

@@ -21,28 +21,43 @@ func TestCheckTellsWhetherTheStateCanBeTrusted(t *testing.T) {
 		file
 		want error
 	}{
-		"atomic, inside an event":                  {file{mode: Atomic, boot: boot1, inEvent: true}, nil},
-		"atomic, another boot":                     {file{mode: Atomic, boot: boot2}, nil},
-		"atomic, newest slot damaged":              {file{mode: Atomic, boot: boot1, damage: newestSlot}, ErrCorrupt},
-		"atomic, older slot damaged":               {file{mode: Atomic, boot: boot1, damage: olderSlot}, nil},
-		"continuous, killed between events":        {file{mode: Continuous, boot: boot1}, nil},
-		"continuous, killed inside an event":       {file{mode: Continuous, boot: boot1, inEvent: true}, ErrTorn},
-		"continuous, power failed after a store":   {file{mode: Continuous, boot: boot2}, ErrTorn},
-		"continuous, power failed after a flush":   {file{mode: Continuous, boot: boot2, clean: true}, nil},
-		"continuous, clean and inside an event":    {file{mode: Continuous, boot: boot2, clean: true, inEvent: true}, ErrTorn},
-		"continuous, unknown boot, not clean":      {file{mode: Continuous}, ErrTorn},
-		"continuous, unknown boot, clean":          {file{mode: Continuous, clean: true}, nil},
-		"continuous, newest slot damaged":          {file{mode: Continuous, boot: boot1, damage: newestSlot}, ErrCorrupt},
-		"continuous, older slot damaged":           {file{mode: Continuous, boot: boot1, damage: olderSlot}, nil},
-		"continuous, clean, newest slot damaged":   {file{mode: Continuous, boot: boot2, clean: true, damage: newestSlot}, ErrCorrupt},
-		"continuous, event word without its twin":  {file{mode: Continuous, boot: boot1, damage: func(d []byte) { d[eventOffset] += 4 }}, ErrTorn},
-		"continuous, one header copy damaged":      {file{mode: Continuous, boot: boot2, clean: true, damage: func(d []byte) { d[44]++ }}, nil},
-		"continuous, the other one damaged":        {file{mode: Continuous, boot: boot2, clean: true, damage: func(d []byte) { d[pageSize+44]++ }}, nil},
-		"continuous, not clean, copy damaged":      {file{mode: Continuous, boot: boot2, damage: func(d []byte) { d[44]++ }}, ErrTorn},
-		"continuous, not clean, the other damaged": {file{mode: Continuous, boot: boot2, damage: func(d []byte) { d[pageSize+44]++ }}, ErrTorn},
+		"atomic, inside an event": {file{mode: Atomic, boot: boot1, inEvent: true},
+			nil},
+		"atomic, another boot": {file{mode: Atomic, boot: boot2}, nil},
+		"atomic, newest slot damaged": {file{mode: Atomic, boot: boot1,
+			damage: newestSlot}, ErrCorrupt},
+		"atomic, older slot damaged": {file{mode: Atomic, boot: boot1,
+			damage: olderSlot}, nil},
+		"continuous, killed between events": {file{mode: Continuous, boot: boot1}, nil},
+		"continuous, killed inside an event": {file{mode: Continuous, boot: boot1,
+			inEvent: true}, ErrTorn},
+		"continuous, power failed after a store": {file{mode: Continuous, boot: boot2}, ErrTorn},
+		"continuous, power failed after a flush": {file{mode: Continuous, boot: boot2,
+			clean: true}, nil},
+		"continuous, clean and inside an event": {file{mode: Continuous, boot: boot2,
+			clean: true, inEvent: true}, ErrTorn},
+		"continuous, unknown boot, not clean": {file{mode: Continuous}, ErrTorn},
+		"continuous, unknown boot, clean":     {file{mode: Continuous, clean: true}, nil},
+		"continuous, newest slot damaged": {file{mode: Continuous, boot: boot1,
+			damage: newestSlot}, ErrCorrupt},
+		"continuous, older slot damaged": {file{mode: Continuous, boot: boot1,
+			damage: olderSlot}, nil},
+		"continuous, clean, newest slot damaged": {file{mode: Continuous, boot: boot2,
+			clean: true, damage: newestSlot}, ErrCorrupt},
+		"continuous, event word without its twin": {file{mode: Continuous, boot: boot1,
+			damage: func(d []byte) { d[eventOffset] += 4 }}, ErrTorn},
+		"continuous, one header copy damaged": {file{mode: Continuous, boot: boot2,
+			clean: true, damage: func(d []byte) { d[44]++ }}, nil},
+		"continuous, the other one damaged": {file{mode: Continuous, boot: boot2,
+			clean: true, damage: func(d []byte) { d[pageSize+44]++ }}, nil},
+		"continuous, not clean, copy damaged": {file{mode: Continuous, boot: boot2,
+			damage: func(d []byte) { d[44]++ }}, ErrTorn},
+		"continuous, not clean, the other damaged": {file{mode: Continuous, boot: boot2,
+			damage: func(d []byte) { d[pageSize+44]++ }}, ErrTorn},
 	} {
 		m := newMemFS()
-		f := must[*File](t)(Create(m, "globals", Header{Mode: tc.mode, BootID: tc.boot, Clean: !tc.clean}, stateA()))
+		f := must[*File](t)(Create(m, "globals", Header{Mode: tc.mode, BootID: tc.boot,
+			Clean: !tc.clean}, stateA()))
 		f.BeginEvent(11)
 		err := f.WriteSlot(stateB())
 		f.EndEvent(11)
@@ -107,11 +122,13 @@ func TestReportNamesWhatIsDamaged(t *testing.T) {
 	data[slotsOffset]++
 	data[pageSize]++
 	r = must[Report](t)(f.Report())
-	if r.HeaderErrs[0] != nil || r.HeaderErrs[1] == nil || r.Slots[0].Err == nil || r.Slots[1].Err != nil || r.Newest != 1 {
+	if r.HeaderErrs[0] != nil || r.HeaderErrs[1] == nil || r.Slots[0].Err == nil ||
+		r.Slots[1].Err != nil || r.Newest != 1 {
 		t.Fatalf("slot 0 and header copy 1 are damaged: %+v", r)
 	}
 	data[slotsOffset+pageSize]++
-	if r, err := f.Report(); !errors.Is(err, ErrCorrupt) || r.Newest != -1 || r.Header != f.Header() || !errors.Is(r.Check(boot1), ErrCorrupt) {
+	if r, err := f.Report(); !errors.Is(err, ErrCorrupt) || r.Newest != -1 ||
+		r.Header != f.Header() || !errors.Is(r.Check(boot1), ErrCorrupt) {
 		t.Fatalf("both slots are damaged: %+v %v", r, err)
 	}
 	if _, err := f.Read(); !errors.Is(err, ErrCorrupt) {

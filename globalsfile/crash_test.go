@@ -13,7 +13,8 @@ const images = 30
 
 // numbered is a state that is told by its number. Some are larger than the slots of those before.
 func numbered(seq uint64) *State {
-	s := &State{Seq: seq, MemoryPages: uint32(seq), Globals: []Value{{Type: 0x7e, Lo: seq}, {Type: 0x7b, Lo: seq, Hi: seq}}}
+	s := &State{Seq: seq, MemoryPages: uint32(seq), Globals: []Value{{Type: 0x7e, Lo: seq},
+		{Type: 0x7b, Lo: seq, Hi: seq}}}
 	if seq >= 4 {
 		s.Meta = make([]byte, seq*1000)
 	}
@@ -45,10 +46,12 @@ func (w *world) cut(where string) {
 		}
 		s := must[*State](w.t)(f.Read())
 		if s.Seq < w.durable || s.Seq > w.newest || !equal(*s, *numbered(s.Seq)) {
-			w.t.Fatalf("power cut at %s: found state %d, want %d to %d", where, s.Seq, w.durable, w.newest)
+			w.t.Fatalf("power cut at %s: found state %d, want %d to %d", where, s.Seq, w.durable,
+				w.newest)
 		}
 		if h := f.Header(); h != w.header && h != w.next {
-			w.t.Fatalf("power cut at %s: found header %+v, want %+v or %+v", where, h, w.header, w.next)
+			w.t.Fatalf("power cut at %s: found header %+v, want %+v or %+v", where, h, w.header,
+				w.next)
 		}
 		if _, left := disk.names["globals.new"]; left {
 			w.t.Fatalf("power cut at %s: Open left globals.new behind", where)
@@ -139,7 +142,8 @@ func TestPowerCutAfterAKillLosesNothingSynced(t *testing.T) {
 // same header, not the one before.
 func TestBothHeaderCopiesAreDurable(t *testing.T) {
 	m := newMemFS()
-	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous, BootID: boot1, Clean: true}, numbered(1)))
+	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous, BootID: boot1, Clean: true},
+		numbered(1)))
 	for i := range 4 {
 		h := f.Header()
 		h.Clean = !h.Clean
@@ -200,7 +204,8 @@ func TestContinuousModeIsTrustedOnlyWhenMemoryFits(t *testing.T) {
 			}
 			trusted++
 			if s := must[*State](t)(f.Read()); s.Seq != durableMemory || memory != durableMemory {
-				t.Fatalf("power cut, %s: state %d is trusted, memory is at %d, on the disk %d", where, s.Seq, memory, durableMemory)
+				t.Fatalf("power cut, %s: state %d is trusted, memory is at %d, on the disk %d",
+					where, s.Seq, memory, durableMemory)
 			}
 		}
 		f := must[*File](t)(Open(m.kill(), "globals"))
@@ -212,7 +217,8 @@ func TestContinuousModeIsTrustedOnlyWhenMemoryFits(t *testing.T) {
 			t.Fatalf("kill, %s: state %d, memory %d", where, s.Seq, memory)
 		}
 	}
-	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous, BootID: boot1, Clean: true}, numbered(1)))
+	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous, BootID: boot1, Clean: true},
+		numbered(1)))
 	memory, durableMemory = 1, 1
 	m.before = func(op string) error { see("before " + op); return nil }
 	do := func(err error) {
@@ -281,9 +287,11 @@ func TestEachOperationMayFail(t *testing.T) {
 				do   func() error
 				done func()
 			}{
-				{"write", func() error { return f.WriteSlot(numbered(seq)) }, func() { written = seq }},
+				{"write", func() error { return f.WriteSlot(numbered(seq)) },
+					func() { written = seq }},
 				{"sync", f.Sync, func() { synced = written }},
-				{"header", func() error { return f.SetHeader(f.Header()) }, func() { synced = written }},
+				{"header", func() error { return f.SetHeader(f.Header()) },
+					func() { synced = written }},
 			} {
 				err := step.do()
 				if err != nil && !errors.Is(err, errDisk) {
@@ -291,7 +299,8 @@ func TestEachOperationMayFail(t *testing.T) {
 				}
 				if err == nil {
 					if broken {
-						t.Fatalf("operation %d (%s): %s succeeded after a failed sync", failFrom, ops[failFrom-1], step.name)
+						t.Fatalf("operation %d (%s): %s succeeded after a failed sync", failFrom,
+							ops[failFrom-1], step.name)
 					}
 					step.done()
 				} else if ops[len(ops)-1] == "sync globals" || step.name != "write" {
@@ -311,8 +320,10 @@ func TestEachOperationMayFail(t *testing.T) {
 			if err != nil {
 				t.Fatalf("operation %d (%s): %v", failFrom, ops[failFrom-1], err)
 			}
-			if s := must[*State](t)(g.Read()); s.Seq < synced || s.Seq > written+1 || !equal(*s, *numbered(s.Seq)) {
-				t.Fatalf("operation %d: state %d, synced %d, written %d", failFrom, s.Seq, synced, written)
+			if s := must[*State](t)(g.Read()); s.Seq < synced || s.Seq > written+1 ||
+				!equal(*s, *numbered(s.Seq)) {
+				t.Fatalf("operation %d: state %d, synced %d, written %d", failFrom, s.Seq, synced,
+					written)
 			}
 		}
 		return ops

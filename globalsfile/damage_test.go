@@ -77,7 +77,8 @@ func TestEveryBitFlipIsFoundOrHarmless(t *testing.T) {
 						t.Fatalf("bit %d: a state that nobody wrote: %+v", bit, got)
 					}
 					if in.Check(boot1) == nil || in.Check(boot2) == nil {
-						if !isB || in.Header != header || mode == Continuous && (in.EventSeq != 11 || in.InEvent) {
+						if !isB || in.Header != header || mode == Continuous &&
+							(in.EventSeq != 11 || in.InEvent) {
 							t.Fatalf("bit %d: Check passes an old state or a wrong header", bit)
 						}
 					} else {
@@ -86,7 +87,8 @@ func TestEveryBitFlipIsFoundOrHarmless(t *testing.T) {
 				}
 				data[bit/8] ^= 1 << (bit % 8)
 			}
-			t.Logf("%s: %d bits flipped, %d refused, %d found by Check, the others harmless", mode, flipped, found, older)
+			t.Logf("%s: %d bits flipped, %d refused, %d found by Check, the others harmless", mode,
+				flipped, found, older)
 		})
 	}
 }
@@ -257,7 +259,8 @@ func TestTornSlotGivesTheOlderState(t *testing.T) {
 			check(image, "after %d of %d stores", k, len(order))
 			image[at] = after[at]
 		}
-		if in, err := inspect(bytes.NewReader(image), int64(len(image))); err != nil || in.slots[in.Newest].state.Seq != 11 {
+		if in, err := inspect(bytes.NewReader(image), int64(len(image))); err != nil ||
+			in.slots[in.Newest].state.Seq != 11 {
 			t.Fatal("the whole write does not count", err)
 		}
 		rnd := rand.New(rand.NewPCG(1, 2))
@@ -278,7 +281,8 @@ func FuzzOpen(f *testing.F) {
 	f.Add(m.names["globals"].data, false)
 	f.Add(m.names["globals"].data, true)
 	big := newMemFS()
-	g := must[*File](f)(Create(big, "globals", Header{Mode: Atomic}, &State{Meta: make([]byte, 5000), Tables: [][]int32{{1}, {}}}))
+	g := must[*File](f)(Create(big, "globals", Header{Mode: Atomic},
+		&State{Meta: make([]byte, 5000), Tables: [][]int32{{1}, {}}}))
 	g.BeginEvent(1)
 	f.Add(big.names["globals"].data, true)
 	f.Add([]byte{}, false)

@@ -312,10 +312,10 @@ func (f *File) syncMapping() error {
 	return nil
 }
 
-// randomSkip is how many numbers the first write after an opening leaves out. A power cut may have left
-// a part of a write in the slot that this one goes to. Under the same number, with the same content but
-// for a little, a second cut could leave parts of both that fit together to the first one, which nobody
-// has ever seen whole.
+// randomSkip is how many numbers the first write after an opening leaves out. A power cut may have
+// left a part of a write in the slot that this one goes to. Under the same number, with the same
+// content but for a little, a second cut could leave parts of both that fit together to the first
+// one, which nobody has ever seen whole.
 func randomSkip() uint64 {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails

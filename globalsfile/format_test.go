@@ -83,8 +83,9 @@ func TestGoldenBytes(t *testing.T) {
 
 func TestGoldenBytesOfCells(t *testing.T) {
 	m := newMemFS()
-	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous}, &State{Seq: 7, MemoryPages: 17,
-		Globals: []Value{{Type: 0x7f, Lo: 1}, {Type: 0x7e, Lo: 2}}}))
+	f := must[*File](t)(Create(m, "globals", Header{Mode: Continuous},
+		&State{Seq: 7, MemoryPages: 17,
+			Globals: []Value{{Type: 0x7f, Lo: 1}, {Type: 0x7e, Lo: 2}}}))
 	f.BeginEvent(8)
 	f.StoreGlobals(18, []Value{{Type: 0x7f, Lo: 0xfffffff0}, {Type: 0x7e, Lo: 0x1122334455667788}})
 	f.EndEvent(8)

@@ -53,7 +53,8 @@ func TestLargestStateIsWrittenAndReadAndOneMoreIsRefused(t *testing.T) {
 		t.Fatal("another state")
 	}
 	s.Meta = append(s.Meta, 1)
-	for what, err := range map[string]error{"CheckFits": CheckFits(s), "WriteSlot": f.WriteSlot(s)} {
+	for what, err := range map[string]error{"CheckFits": CheckFits(s),
+		"WriteSlot": f.WriteSlot(s)} {
 		if !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "67108864") {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -55,10 +55,11 @@ var genState = rapid.Custom(func(t *rapid.T) State {
 		Seq:         rapid.Uint64Max(MaxSeq).Draw(t, "seq"),
 		MemoryPages: rapid.Uint32().Draw(t, "pages"),
 		Globals:     rapid.SliceOfN(genValue, 0, MaxCells+2).Draw(t, "globals"),
-		Tables:      rapid.SliceOfN(rapid.SliceOfN(rapid.Int32Min(-1), 0, 20), 0, 3).Draw(t, "tables"),
-		Dropped:     rapid.SliceOfN(rapid.Bool(), 0, 20).Draw(t, "dropped"),
-		Meta:        make([]byte, genMetaLength.Draw(t, "meta")),
-		Binding:     rapid.SampledFrom([]uint64{0, 1, 1<<64 - 1}).Draw(t, "binding"),
+		Tables: rapid.SliceOfN(rapid.SliceOfN(rapid.Int32Min(-1), 0, 20), 0, 3).Draw(t,
+			"tables"),
+		Dropped: rapid.SliceOfN(rapid.Bool(), 0, 20).Draw(t, "dropped"),
+		Meta:    make([]byte, genMetaLength.Draw(t, "meta")),
+		Binding: rapid.SampledFrom([]uint64{0, 1, 1<<64 - 1}).Draw(t, "binding"),
 	}
 })
 

@@ -36,7 +36,7 @@ type State struct {
 A slot is a head and a list of sections (internal/section):
 
 	offset   bytes
-	     0       8  write number W: the slot is number W mod 2, the valid one with the higher W counts
+	     0       8  write number W: the slot is number W mod 2, the valid one with more counts
 	     8       8  sequence number of the commit
 	    16       4  length of the list in bytes L
 	    20       4  CRC-32C of bytes 0 to 19; the seed of the list

@@ -1,7 +1,7 @@
 package mmapmem
 
-// Marks is what a guest tells of the pages that it writes; see package rewriter. It is asked when no
-// guest is running.
+// Marks is what a guest tells of the pages that it writes; see package rewriter. It is asked when
+// no guest is running.
 type Marks interface {
 	// Marked calls found for each page that the guest has written since Forget, by index, and for
 	// some that it has not; some may lie behind the end of the memory. known is false if that may
@@ -14,8 +14,8 @@ type Marks interface {
 	HostTells()
 }
 
-// Barrier makes the Tracker of a guest that tells what it writes. What the host writes has to be told
-// by [Memory.MarkWritten] or [Memory.MarkAll].
+// Barrier makes the Tracker of a guest that tells what it writes. What the host writes has to be
+// told by [Memory.MarkWritten] or [Memory.MarkAll].
 //
 //	barrier  the guest's own marks; any system. Its cost goes by the pages that are written
 func Barrier(marks Marks) NewTracker {
@@ -132,8 +132,8 @@ func (m *Memory) MarksHost() bool {
 	return ok
 }
 
-// ComparedAll is how many events have had every page compared, because somebody who does not tell may
-// have written.
+// ComparedAll is how many events have had every page compared, because somebody who does not tell
+// may have written.
 func (m *Memory) ComparedAll() uint64 {
 	if t, ok := m.tracker.(*barrierTracker); ok {
 		return t.compared

@@ -136,7 +136,8 @@ func TestAddressSpaceLimitIsAnError(t *testing.T) {
 	var err error
 	for range 4 {
 		var m *Memory
-		if m, err = Open(scratch.File(t, t.TempDir(), "memory"), Private, MaxWasmPages); err != nil {
+		if m, err = Open(scratch.File(t, t.TempDir(), "memory"), Private,
+			MaxWasmPages); err != nil {
 			break
 		}
 		defer m.Close()

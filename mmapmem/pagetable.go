@@ -147,8 +147,8 @@ const (
 )
 
 // Looks tells how the memory looks at a quiescent point: into has one element for each run of
-// pagesEach pages. Written is what a commit behind since has changed. It takes time for each page that
-// is held and each stretch of data in the file.
+// pagesEach pages. Written is what a commit behind since has changed. It takes time for each page
+// that is held and each stretch of data in the file.
 func (m *Memory) Looks(into []Look, pagesEach uint32, since uint64) error {
 	clear(into)
 	mark := func(first, end uint32, l Look) {

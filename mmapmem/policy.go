@@ -45,8 +45,8 @@ func newPolicy() policy {
 	return policy{idle: idleCommits, batch: evictBatch, crowded: crowdedHeld}
 }
 
-// keepHeld is for a tracker with which held pages cost an event nothing: to give one back and have it
-// copied again by the kernel would be dearer, so only want of memory is a reason.
+// keepHeld is for a tracker with which held pages cost an event nothing: to give one back and have
+// it copied again by the kernel would be dearer, so only want of memory is a reason.
 func (p *policy) keepHeld() { p.crowded, p.keep = keptGuarded, keptGuarded }
 
 const (

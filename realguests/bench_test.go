@@ -12,9 +12,9 @@ import (
 	"github.com/mmrun/mmrun/internal/testkit/oracle"
 )
 
-// BenchmarkStart is the time from nothing to an instance that takes events, runtime and compiled code included: first
-// with an empty compile cache and no state, second in a process that finds both on the disk. Debug sections are not read, as
-// in the command.
+// BenchmarkStart is the time from nothing to an instance that takes events, runtime and compiled
+// code included: first with an empty compile cache and no state, second in a process that finds
+// both on the disk. Debug sections are not read, as in the command.
 func BenchmarkStart(b *testing.B) {
 	for _, g := range append(allGuests(), bigGuest()) {
 		b.Run("guest="+g.name, func(b *testing.B) {
@@ -26,7 +26,9 @@ func BenchmarkStart(b *testing.B) {
 					b.Fatal(err)
 				}
 				w := newWorld()
-				rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithDebugInfoEnabled(false).WithCompilationCache(cache))
+				rt := wazero.NewRuntimeWithConfig(ctx,
+					wazero.NewRuntimeConfig().WithDebugInfoEnabled(false).
+						WithCompilationCache(cache))
 				if err := g.instantiateHost(rt, w); err != nil {
 					b.Fatal(err)
 				}
@@ -70,8 +72,8 @@ func bigGuest() *guest {
 	return g
 }
 
-// BenchmarkEvent is a small event on the state that the guest's list of events leaves: under plain wazero, and under mmrun
-// in each mode. What mmrun adds is the cost of a commit.
+// BenchmarkEvent is a small event on the state that the guest's list of events leaves: under plain
+// wazero, and under mmrun in each mode. What mmrun adds is the cost of a commit.
 func BenchmarkEvent(b *testing.B) {
 	for _, g := range allGuests() {
 		b.Run("guest="+g.name, func(b *testing.B) {

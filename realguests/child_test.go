@@ -47,8 +47,8 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// child opens a state, goes on with the events where it stands, and prints each as a line of JSON when it is committed.
-// Before the next event it waits for a line on standard input.
+// child opens a state, goes on with the events where it stands, and prints each as a line of JSON
+// when it is committed. Before the next event it waits for a line on standard input.
 func child() error {
 	wasm, err := os.ReadFile(os.Getenv(childWasm))
 	if err != nil {
@@ -69,7 +69,8 @@ func child() error {
 	}
 	all := allGuests()
 	g := all[slices.IndexFunc(all, func(g *guest) bool { return g.name == os.Getenv(childGuest) })]
-	in, err := open(g, w, wazero.NewRuntimeConfig().WithCompilationCache(cache), os.Getenv(childState), wasm, mode)
+	in, err := open(g, w, wazero.NewRuntimeConfig().WithCompilationCache(cache),
+		os.Getenv(childState), wasm, mode)
 	if err != nil {
 		return err
 	}
@@ -98,7 +99,8 @@ func child() error {
 }
 
 // open opens a guest's state under mmrun. The runtime ends with the process or the caller's test.
-func open(g *guest, w *world, config wazero.RuntimeConfig, dir string, wasm []byte, mode mmrun.Mode) (*mmrun.Instance, error) {
+func open(g *guest, w *world, config wazero.RuntimeConfig, dir string, wasm []byte,
+	mode mmrun.Mode) (*mmrun.Instance, error) {
 	rt := wazero.NewRuntimeWithConfig(ctx, config)
 	if err := g.instantiateHost(rt, w); err != nil {
 		return nil, err
@@ -107,7 +109,8 @@ func open(g *guest, w *world, config wazero.RuntimeConfig, dir string, wasm []by
 }
 
 // persistentStep does one event under mmrun.
-func persistentStep(g *guest, w *world, in *mmrun.Instance, info rewriter.Info, n uint64) (s step, err error) {
+func persistentStep(g *guest, w *world, in *mmrun.Instance, info rewriter.Info, n uint64) (s step,
+	err error) {
 	s.Event = n
 	err = in.Update(ctx, func(tx *mmrun.Tx) error {
 		if s.Before, err = sum(tx.Module(), info); err != nil {
@@ -144,21 +147,25 @@ type family struct {
 
 func newFamily(tb testing.TB, g *guest, wasm []byte, mode mmrun.Mode) *family {
 	dir := tb.TempDir()
-	f := &family{tb: tb, guest: g, mode: mode, wasm: filepath.Join(dir, "guest.wasm"), state: filepath.Join(dir, "guest.state")}
+	f := &family{tb: tb, guest: g, mode: mode, wasm: filepath.Join(dir, "guest.wasm"),
+		state: filepath.Join(dir, "guest.state")}
 	if err := os.WriteFile(f.wasm, wasm, 0o666); err != nil {
 		tb.Fatal(err)
 	}
 	return f
 }
 
-// run starts a child that dies inside event dieAt, or is killed after event killAfter while it waits for the next; 0 is
-// never. It returns what the child has committed and its exit status, -1 if it was killed.
+// run starts a child that dies inside event dieAt, or is killed after event killAfter while it
+// waits for the next; 0 is never. It returns what the child has committed and its exit status, -1
+// if it was killed.
 func (f *family) run(dieAt, killAfter uint64) (steps []step, status int) {
 	f.tb.Helper()
 	cacheDir(f.tb)
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childGuest+"="+f.guest.name, childWasm+"="+f.wasm, childState+"="+f.state,
-		childMode+"="+f.mode.String(), childCache+"="+cacheDir(f.tb), childDie+"="+strconv.FormatUint(dieAt, 10))
+	cmd.Env = append(os.Environ(), childGuest+"="+f.guest.name, childWasm+"="+f.wasm,
+		childState+"="+f.state,
+		childMode+"="+f.mode.String(), childCache+"="+cacheDir(f.tb),
+		childDie+"="+strconv.FormatUint(dieAt, 10))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

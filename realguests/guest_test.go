@@ -22,11 +22,12 @@ type guest struct {
 	wasm   func(testing.TB) []byte
 	host   func(wazero.Runtime, *world) error // what it imports apart from WASI; may be nil
 	events []event
-	small  func(s *session, i uint64) // one of many small events, after all the others; for benchmarks
+	// one of many small events, after all the others; for benchmarks
+	small func(s *session, i uint64)
 }
 
-// event is a step of a guest's work, event 1 being the first. Its answer must be want, if that is not empty, and always
-// that of the twin.
+// event is a step of a guest's work, event 1 being the first. Its answer must be want, if that is
+// not empty, and always that of the twin.
 type event struct {
 	do   func(*session) (answer string, err error)
 	want string
@@ -34,7 +35,8 @@ type event struct {
 
 // guests, in the order of the benchmark table.
 func allGuests() []*guest {
-	return []*guest{sqliteGuest(), quickJSGuest(), luaGuest(), goGuest(), assemblyScriptGuest(), rustKVGuest(), rustWASIGuest(), counterGuest()}
+	return []*guest{sqliteGuest(), quickJSGuest(), luaGuest(), goGuest(), assemblyScriptGuest(),
+		rustKVGuest(), rustWASIGuest(), counterGuest()}
 }
 
 // tx is what a guest's events see of an instance: a *mmrun.Tx, or a twin.
@@ -129,7 +131,8 @@ func (s *session) word(at uint64) uint64 {
 	return uint64(v)
 }
 
-// remember and recall keep what the host has to know of the guest, such as the address of a handle, in the state itself.
+// remember and recall keep what the host has to know of the guest, such as the address of a handle,
+// in the state itself.
 func (s *session) remember(handles map[string]uint64) {
 	b, err := json.Marshal(handles)
 	if err != nil {

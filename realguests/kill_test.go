@@ -23,7 +23,8 @@ func compare(t *testing.T, got, want []step) {
 	for _, s := range got {
 		w := want[s.Event-1]
 		if s.Before != w.Before {
-			t.Errorf("event %d began with state %.12s, the twin's was %.12s", s.Event, s.Before, w.Before)
+			t.Errorf("event %d began with state %.12s, the twin's was %.12s", s.Event, s.Before,
+				w.Before)
 		}
 		if s.Answer != w.Answer {
 			t.Errorf("event %d answered %q, the twin %q", s.Event, s.Answer, w.Answer)
@@ -48,7 +49,8 @@ func TestKillInsideEventsResumesByteForByte(t *testing.T) {
 			}
 			steps, status := f.run(dieAt, 0)
 			if status != -1 || uint64(len(steps)) != dieAt-next {
-				t.Fatalf("the child that should die in event %d did events %d to %d, and its status is %d",
+				t.Fatalf("the child that should die in event %d did events %d to %d, and its "+
+					"status is %d",
 					dieAt, next, next+uint64(len(steps))-1, status)
 			}
 			compare(t, steps, want)
@@ -56,7 +58,8 @@ func TestKillInsideEventsResumesByteForByte(t *testing.T) {
 		}
 		steps, status := f.run(0, 0)
 		if status != 0 || uint64(len(steps)) != n-next+1 || steps[0].Event != next {
-			t.Fatalf("the last child did %d events, the first of them %d, and its status is %d", len(steps), next, status)
+			t.Fatalf("the last child did %d events, the first of them %d, and its status is %d",
+				len(steps), next, status)
 		}
 		compare(t, steps, want)
 	})
@@ -86,7 +89,8 @@ func TestKillInsideEventIsNoticedInContinuousMode(t *testing.T) {
 		f := newFamily(t, g, wasm, mmrun.Continuous)
 		f.run(uint64(len(want))/2, 0)
 		if steps, status := f.run(0, 0); len(steps) > 0 || status != tornStatus {
-			t.Errorf("the next child did %d events and its status is %d, want none and %d (torn)", len(steps), status, tornStatus)
+			t.Errorf("the next child did %d events and its status is %d, want none and %d (torn)",
+				len(steps), status, tornStatus)
 		}
 	})
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/tetratelabs/wazero/experimental/table"
 )
 
-// luaGuest is Lua 5.4 as compiled for npm's wasmoon: C with setjmp and longjmp by way of the host, which calls back into
-// the guest.
+// luaGuest is Lua 5.4 as compiled for npm's wasmoon: C with setjmp and longjmp by way of the host,
+// which calls back into the guest.
 func luaGuest() *guest {
 	run := func(code, want string) event {
 		return event{func(s *session) (string, error) { return s.lua(code), nil }, want}
@@ -41,26 +41,36 @@ func luaGuest() *guest {
 				s.remember(map[string]uint64{"L": l})
 				return s.lua("return _VERSION"), nil
 			}, "Lua 5.4"},
-			run("t = {}; for i = 1, 20000 do t['k' .. i] = { i, string.rep('x', i % 30) } end; return #t.k29[2]", "29"),
+			run("t = {}; for i = 1, 20000 do t['k' .. i] = { i, string.rep('x', i % 30) } end; "+
+				"return #t.k29[2]", "29"),
 			run(`co = coroutine.create(function(a)
 					local held = a
 					while true do
-						local ok, err = pcall(function() if held % 3 == 0 then error({ code = held }) end; return held end)
+						local ok, err = pcall(function()
+							if held % 3 == 0 then error({ code = held }) end
+							return held
+						end)
 						held = held + coroutine.yield(ok and 'ok ' .. err or 'caught ' .. err.code)
 					end
 				end)
 				return select(2, coroutine.resume(co, 1))`, "ok 1"),
 			run("return select(2, coroutine.resume(co, 1))", "ok 2"),
 			run("return select(2, coroutine.resume(co, 1))", "caught 3"),
-			run("for i = 1, 20000, 2 do t['k' .. i] = nil end; collectgarbage(); return next(t) ~= nil", "true"),
-			run("local ok, err = pcall(error, 'no'); return tostring(ok) .. ' ' .. err", "false no"),
+			run("for i = 1, 20000, 2 do t['k' .. i] = nil end; collectgarbage(); return next(t) "+
+				"~= nil", "true"),
+			run("local ok, err = pcall(error, 'no'); return tostring(ok) .. ' ' .. err",
+				"false no"),
 			run("return select(2, coroutine.resume(co, 10))", "ok 13"),
-			run("local n = 0; for i = 1, 200 do if not pcall(error) then n = n + 1 end end; return n", "200"),
-			run("wrapped = coroutine.wrap(function() for i = 1, 1e9 do coroutine.yield(i * i) end end); wrapped(); return wrapped()", "4"),
+			run("local n = 0; for i = 1, 200 do if not pcall(error) then n = n + 1 end end; "+
+				"return n", "200"),
+			run("wrapped = coroutine.wrap(function() for i = 1, 1e9 do coroutine.yield(i * i) "+
+				"end end); wrapped(); return wrapped()", "4"),
 			run("return select(2, coroutine.resume(co, 2)) .. ' ' .. wrapped()", "caught 15 9"),
-			run("setmetatable(t, { __index = function(_, k) return k .. '?' end }); return t.k1", "k1?"),
+			run("setmetatable(t, { __index = function(_, k) return k .. '?' end }); return t.k1",
+				"k1?"),
 			run("local s = 0; for _, v in pairs(t) do s = s + v[1] end; return s", "100010000"),
-			run("return coroutine.status(co) .. ' ' .. wrapped() .. ' ' .. select(2, pcall(function() return nil + 1 end))", ""),
+			run("return coroutine.status(co) .. ' ' .. wrapped() .. ' ' .. select(2, "+
+				"pcall(function() return nil + 1 end))", ""),
 		},
 		small: func(s *session, i uint64) { s.lua("t.k2[1] = t.k2[1] + 1; return t.k2[1]") },
 	}
@@ -89,9 +99,12 @@ var errLongjmp = errors.New("longjmp")
 func luaHost(rt wazero.Runtime, w *world) error {
 	signatures := map[string]string{
 		"abort": ":", "invoke_vii": "iii:", "strftime": "iiii:i", "system": "i:i", "exit": "i:",
-		"emscripten_date_now": ":F", "_emscripten_get_now_is_monotonic": ":i", "__syscall_openat": "iiii:i",
-		"__syscall_fcntl64": "iii:i", "__syscall_ioctl": "iii:i", "__syscall_dup3": "iii:i", "_mktime_js": "i:I",
-		"_localtime_js": "Ii:", "_gmtime_js": "Ii:", "__syscall_unlinkat": "iii:i", "__syscall_rmdir": "i:i",
+		"emscripten_date_now": ":F", "_emscripten_get_now_is_monotonic": ":i",
+		"__syscall_openat":  "iiii:i",
+		"__syscall_fcntl64": "iii:i", "__syscall_ioctl": "iii:i", "__syscall_dup3": "iii:i",
+		"_mktime_js":    "i:I",
+		"_localtime_js": "Ii:", "_gmtime_js": "Ii:", "__syscall_unlinkat": "iii:i",
+		"__syscall_rmdir":    "i:i",
 		"__syscall_renameat": "iiii:i", "__syscall_readlinkat": "iiii:i", "_tzset_js": "iii:",
 		"emscripten_resize_heap": "i:i", "_emscripten_throw_longjmp": ":",
 	}
@@ -100,8 +113,14 @@ func luaHost(rt wazero.Runtime, w *world) error {
 			w.touch()
 			stack[0] = api.EncodeF64(float64(w.unixMilli()))
 		},
-		"_emscripten_get_now_is_monotonic": func(_ context.Context, _ api.Module, stack []uint64) { stack[0] = 1 },
-		"_emscripten_throw_longjmp":        func(context.Context, api.Module, []uint64) { panic(errLongjmp) },
+		"_emscripten_get_now_is_monotonic": func(_ context.Context, _ api.Module,
+			stack []uint64) {
+			stack[0] = 1
+		},
+		"_emscripten_throw_longjmp": func(context.Context, api.Module,
+			[]uint64) {
+			panic(errLongjmp)
+		},
 		"emscripten_resize_heap": func(_ context.Context, mod api.Module, stack []uint64) {
 			const wasmPage = 1 << 16
 			more := (uint32(stack[0]) - mod.Memory().Size() + wasmPage - 1) / wasmPage

@@ -25,11 +25,14 @@ func quickJSGuest() *guest {
 				s.remember(map[string]uint64{"context": s.call("QJS_GetContext", js)})
 				return s.eval("6 * 7"), nil
 			}, "42"},
-			eval("var total = 0; var words = new Map(); var add = (() => { let n = 0; return k => n += k })(); total", "0"),
-			eval("function* walk() { let a = 0, b = 1; for (;;) { const x = yield a; [a, b] = [b, a + b]; if (x) a += x } }"+
+			eval("var total = 0; var words = new Map(); var add = (() => { let n = 0; return k "+
+				"=> n += k })(); total", "0"),
+			eval("function* walk() { let a = 0, b = 1; for (;;) { const x = yield a; [a, b] = "+
+				"[b, a + b]; if (x) a += x } }"+
 				"var walker = walk(); walker.next().value", "0"),
 			eval("add(5); add(7)", "12"),
-			eval("for (let i = 0; i < 20000; i++) words.set('k' + i, { i, text: 'x'.repeat(i % 40) }); words.size", "20000"),
+			eval("for (let i = 0; i < 20000; i++) words.set('k' + i, { i, text: 'x'.repeat(i % "+
+				"40) }); words.size", "20000"),
 			eval("walker.next(); walker.next(); walker.next(); walker.next().value", "3"),
 			eval("for (let i = 0; i < 20000; i += 3) words.delete('k' + i); words.size", "13333"),
 			eval("Math.random() < 1 && Math.random()", ""),
@@ -37,12 +40,15 @@ func quickJSGuest() *guest {
 			eval("try { null.x } catch (e) { e instanceof TypeError }", "true"),
 			eval("walker.next(100).value", "105"),
 			eval("new Date().toISOString()", "2023-11-14T22:13:32.000Z"),
-			eval("var waiting = []; var p = new Promise(r => waiting.push(r)).then(x => total = x); waiting.length", "1"),
-			eval("class Stack { #items = []; push(x) { this.#items.push(x); return this } get top() { return this.#items.at(-1) } }"+
+			eval("var waiting = []; var p = new Promise(r => waiting.push(r)).then(x => total = "+
+				"x); waiting.length", "1"),
+			eval("class Stack { #items = []; push(x) { this.#items.push(x); return this } get "+
+				"top() { return this.#items.at(-1) } }"+
 				"var stack = new Stack().push(1).push(big = 2n ** 200n); stack.top % 1000n", "376"),
 			eval("[...words.values()].reduce((n, w) => n + w.text.length, 0)", ""),
 			eval("walker.next().value + add(1)", ""),
-			eval("JSON.stringify([...words.keys()].slice(0, 3).concat(String(stack.top % 7n)))", ""),
+			eval("JSON.stringify([...words.keys()].slice(0, 3).concat(String(stack.top % 7n)))",
+				""),
 		},
 		small: func(s *session, i uint64) { s.eval("words.get('k2').i = add(1)") },
 	}

@@ -9,9 +9,10 @@ import (
 	"github.com/mmrun/mmrun/internal/testkit/guests"
 )
 
-// calls is an event that calls a function several times with the numbers from first on, as an argument or two, and
-// then another one for the answer.
-func calls(function string, params, first, n uint64, answer, want string, answerParams ...uint64) event {
+// calls is an event that calls a function several times with the numbers from first on, as an
+// argument or two, and then another one for the answer.
+func calls(function string, params, first, n uint64, answer, want string,
+	answerParams ...uint64) event {
 	return event{func(s *session) (string, error) {
 		for i := range n {
 			s.call(function, []uint64{first + i, (first + i) * 7}[:params]...)
@@ -53,7 +54,8 @@ func goGuest() *guest {
 	}
 }
 
-// assemblyScriptGuest has a runtime of its own, with a garbage collector, many globals and a start function.
+// assemblyScriptGuest has a runtime of its own, with a garbage collector, many globals and a start
+// function.
 func assemblyScriptGuest() *guest {
 	return &guest{
 		name: "assemblyscript",
@@ -97,7 +99,8 @@ func rustKVGuest() *guest {
 	}
 }
 
-// rustWASIGuest is Rust for WASI: a reactor that prints, and leaves half a line in its buffer from event to event.
+// rustWASIGuest is Rust for WASI: a reactor that prints, and leaves half a line in its buffer from
+// event to event.
 func rustWASIGuest() *guest {
 	return &guest{
 		name: "rust_wasi",
@@ -118,7 +121,10 @@ func rustWASIGuest() *guest {
 
 // counterGuest has a global and no memory at all.
 func counterGuest() *guest {
-	g := &guest{name: "counter", wasm: load("counter"), small: func(s *session, _ uint64) { s.call("inc") }}
+	g := &guest{name: "counter", wasm: load("counter"), small: func(s *session,
+		_ uint64) {
+		s.call("inc")
+	}}
 	for i := range 8 {
 		g.events = append(g.events, answer("inc", strconv.Itoa(i+1)))
 	}

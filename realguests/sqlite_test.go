@@ -11,16 +11,20 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// sqliteGuest is SQLite with an in-memory database, through its C API. Each statement is an event, so the kills fall
-// into transactions.
+// sqliteGuest is SQLite with an in-memory database, through its C API. Each statement is an event,
+// so the kills fall into transactions.
 func sqliteGuest() *guest {
 	exec := func(sql, want string) event {
-		return event{func(s *session) (string, error) { return s.query(s.recall()["db"], sql), nil }, want}
+		return event{func(s *session) (string, error) {
+			return s.query(s.recall()["db"], sql),
+				nil
+		}, want}
 	}
 	return &guest{
 		name: "sqlite",
 		wasm: func(tb testing.TB) []byte {
-			return readFile(tb, moduleFile(tb, "github.com/ncruces/go-sqlite3", "embed/sqlite3.wasm"))
+			return readFile(tb, moduleFile(tb, "github.com/ncruces/go-sqlite3",
+				"embed/sqlite3.wasm"))
 		},
 		host: sqliteHost,
 		events: []event{
@@ -29,9 +33,11 @@ func sqliteGuest() *guest {
 				s.remember(map[string]uint64{"db": db})
 				return s.query(db, "select sqlite_version() > '3'"), nil
 			}, "1"},
-			exec("create table account (id integer primary key, owner text unique, balance int, note blob)", ""),
+			exec("create table account (id integer primary key, owner text unique, balance int, "+
+				"note blob)", ""),
 			exec(`with recursive n(i) as (select 1 union all select i+1 from n where i < 5000)
-				insert into account select i, 'owner-' || i, 100, randomblob(20 + i % 50) from n`, ""),
+				insert into account
+					select i, 'owner-' || i, 100, randomblob(20 + i % 50) from n`, ""),
 			exec("begin", ""),
 			exec("update account set balance = balance - 40 where id = 7", ""),
 			exec("insert into account values (null, 'late', 40, datetime('now'))", ""),
@@ -66,11 +72,14 @@ func sqliteGuest() *guest {
 				return row, nil
 			}, ""},
 			exec("pragma integrity_check", "ok"),
-			exec("insert into account (owner) values ('late')", "error: UNIQUE constraint failed: account.owner"),
+			exec("insert into account (owner) values ('late')",
+				"error: UNIQUE constraint failed: account.owner"),
 			exec("select total(length(note)) > 0, count(distinct note) > 4000 from account", "1|1"),
 		},
 		small: func(s *session, i uint64) {
-			s.query(s.recall()["db"], "update account set balance = balance + 1 where id = "+strconv.FormatUint(i*7919%5000+1, 10))
+			s.query(s.recall()["db"],
+				"update account set balance = balance + 1 where id = "+
+					""+strconv.FormatUint(i*7919%5000+1, 10))
 		},
 	}
 }
@@ -95,34 +104,50 @@ func sqliteHost(rt wazero.Runtime, w *world) error {
 		},
 	}
 	signatures := map[string]string{ // parameters, then the result; i is i32, I is i64
-		"go_vfs_find": "i:i", "go_full_pathname": "iiii:i", "go_access": "iiii:i", "go_delete": "iii:i",
-		"go_current_time_64": "ii:i", "go_randomness": "iii:i", "go_sleep": "ii:i", "go_busy_timeout": "ii:i",
-		"go_func": "iiii:", "go_step": "iiiii:", "go_value": "iiii:", "go_inverse": "iiii:",
-		"go_collation_needed": "iiii:", "go_compare": "iiiii:i", "go_destroy": "i:", "go_progress_handler": "i:i",
-		"go_busy_handler": "ii:i", "go_commit_hook": "i:i", "go_rollback_hook": "i:", "go_update_hook": "iiiiI:",
-		"go_wal_hook": "iiii:i", "go_authorizer": "iiiiii:i", "go_trace": "iiii:i", "go_log": "iii:",
-		"go_autovacuum_pages": "iiiii:i", "go_open": "iiiiii:i", "go_localtime": "iI:i", "go_cur_rowid": "ii:i",
-		"go_cur_column": "iii:i", "go_cur_eof": "i:i", "go_cur_next": "i:i", "go_cur_filter": "iiiii:i",
-		"go_vtab_best_index": "ii:i", "go_vtab_update": "iiii:i", "go_vtab_rename": "ii:i", "go_vtab_rollback": "i:i",
-		"go_vtab_commit": "i:i", "go_vtab_sync": "i:i", "go_vtab_begin": "i:i", "go_vtab_rollback_to": "ii:i",
-		"go_vtab_release": "ii:i", "go_vtab_savepoint": "ii:i", "go_vtab_connect": "iiiii:i",
-		"go_vtab_disconnect": "i:i", "go_cur_open": "ii:i", "go_cur_close": "i:i", "go_vtab_create": "iiiii:i",
-		"go_vtab_destroy": "i:i", "go_vtab_find_function": "iiii:i", "go_vtab_integrity": "iiiii:i", "go_close": "i:i",
-		"go_read": "iiiI:i", "go_write": "iiiI:i", "go_truncate": "iI:i", "go_sync": "ii:i", "go_file_size": "ii:i",
-		"go_lock": "ii:i", "go_unlock": "ii:i", "go_check_reserved_lock": "ii:i", "go_file_control": "iii:i",
-		"go_sector_size": "i:i", "go_device_characteristics": "i:i", "go_shm_map": "iiiii:i", "go_shm_lock": "iiii:i",
+		"go_vfs_find": "i:i", "go_full_pathname": "iiii:i", "go_access": "iiii:i",
+		"go_delete":          "iii:i",
+		"go_current_time_64": "ii:i", "go_randomness": "iii:i", "go_sleep": "ii:i",
+		"go_busy_timeout": "ii:i",
+		"go_func":         "iiii:", "go_step": "iiiii:", "go_value": "iiii:", "go_inverse": "iiii:",
+		"go_collation_needed": "iiii:", "go_compare": "iiiii:i", "go_destroy": "i:",
+		"go_progress_handler": "i:i",
+		"go_busy_handler":     "ii:i", "go_commit_hook": "i:i", "go_rollback_hook": "i:",
+		"go_update_hook": "iiiiI:",
+		"go_wal_hook":    "iiii:i", "go_authorizer": "iiiiii:i", "go_trace": "iiii:i",
+		"go_log":              "iii:",
+		"go_autovacuum_pages": "iiiii:i", "go_open": "iiiiii:i", "go_localtime": "iI:i",
+		"go_cur_rowid":  "ii:i",
+		"go_cur_column": "iii:i", "go_cur_eof": "i:i", "go_cur_next": "i:i",
+		"go_cur_filter":      "iiiii:i",
+		"go_vtab_best_index": "ii:i", "go_vtab_update": "iiii:i", "go_vtab_rename": "ii:i",
+		"go_vtab_rollback": "i:i",
+		"go_vtab_commit":   "i:i", "go_vtab_sync": "i:i", "go_vtab_begin": "i:i",
+		"go_vtab_rollback_to": "ii:i",
+		"go_vtab_release":     "ii:i", "go_vtab_savepoint": "ii:i", "go_vtab_connect": "iiiii:i",
+		"go_vtab_disconnect": "i:i", "go_cur_open": "ii:i", "go_cur_close": "i:i",
+		"go_vtab_create":  "iiiii:i",
+		"go_vtab_destroy": "i:i", "go_vtab_find_function": "iiii:i", "go_vtab_integrity": "iiiii:i",
+		"go_close": "i:i",
+		"go_read":  "iiiI:i", "go_write": "iiiI:i", "go_truncate": "iI:i", "go_sync": "ii:i",
+		"go_file_size": "ii:i",
+		"go_lock":      "ii:i", "go_unlock": "ii:i", "go_check_reserved_lock": "ii:i",
+		"go_file_control": "iii:i",
+		"go_sector_size":  "i:i", "go_device_characteristics": "i:i", "go_shm_map": "iiiii:i",
+		"go_shm_lock":    "iiii:i",
 		"go_shm_barrier": "i:", "go_shm_unmap": "ii:i",
 	}
 	return hostModule(rt, "env", signatures, compiled)
 }
 
 // hostModule exports functions by signature. Those that are not implemented fail loudly.
-func hostModule(rt wazero.Runtime, name string, signatures map[string]string, implemented map[string]api.GoModuleFunc) error {
+func hostModule(rt wazero.Runtime, name string, signatures map[string]string,
+	implemented map[string]api.GoModuleFunc) error {
 	types := func(s string) []api.ValueType {
 		list := []api.ValueType{}
 		for _, c := range s {
 			list = append(list, map[rune]api.ValueType{
-				'i': api.ValueTypeI32, 'I': api.ValueTypeI64, 'f': api.ValueTypeF32, 'F': api.ValueTypeF64}[c])
+				'i': api.ValueTypeI32, 'I': api.ValueTypeI64, 'f': api.ValueTypeF32,
+				'F': api.ValueTypeF64}[c])
 		}
 		return list
 	}
@@ -131,9 +156,13 @@ func hostModule(rt wazero.Runtime, name string, signatures map[string]string, im
 		params, results, _ := strings.Cut(signature, ":")
 		f, ok := implemented[function]
 		if !ok {
-			f = func(context.Context, api.Module, []uint64) { panic(function + " is not implemented") }
+			f = func(context.Context, api.Module, []uint64) {
+				panic(function +
+					" is not implemented")
+			}
 		}
-		b.NewFunctionBuilder().WithGoModuleFunction(f, types(params), types(results)).Export(function)
+		b.NewFunctionBuilder().WithGoModuleFunction(f, types(params),
+			types(results)).Export(function)
 	}
 	_, err := b.Instantiate(ctx)
 	return err

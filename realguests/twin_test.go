@@ -31,7 +31,8 @@ type step struct {
 
 func newTwin(tb testing.TB, g *guest, wasm []byte) *twin {
 	tb.Helper()
-	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCompilationCache(cache(tb)))
+	rt := wazero.NewRuntimeWithConfig(ctx,
+		wazero.NewRuntimeConfig().WithCompilationCache(cache(tb)))
 	tb.Cleanup(func() { rt.Close(ctx) })
 	t := &twin{guest: g, world: newWorld()}
 	if err := g.instantiateHost(rt, t.world); err != nil {

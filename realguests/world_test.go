@@ -9,8 +9,8 @@ import (
 	"github.com/tetratelabs/wazero"
 )
 
-// world is what a guest sees of the outside: clocks, randomness, standard output. All of it is a function of the
-// event's number, so that an event which runs again after a kill sees the same.
+// world is what a guest sees of the outside: clocks, randomness, standard output. All of it is a
+// function of the event's number, so that an event which runs again after a kill sees the same.
 type world struct {
 	event  uint64
 	random *rand.ChaCha8
@@ -32,8 +32,8 @@ func (w *world) begin(event uint64) {
 	w.out.Reset()
 }
 
-// touch is called by each host function that a guest calls: if the process is to die in this event, it dies here, with
-// the guest's frames on the stack.
+// touch is called by each host function that a guest calls: if the process is to die in this event,
+// it dies here, with the guest's frames on the stack.
 func (w *world) touch() {
 	if w.dieAt != 0 && w.event == w.dieAt {
 		die()

@@ -16,12 +16,12 @@ import (
 	"github.com/mmrun/mmrun"
 )
 
-// All gives the names of all instances, in no order that means anything, but always in the same one.
-// What is created or deleted meanwhile may be among them or not.
+// All gives the names of all instances, in no order that means anything, but always in the same
+// one. What is created or deleted meanwhile may be among them or not.
 func (r *Registry) All() iter.Seq2[string, error] { return r.after(place{}) }
 
-// List gives up to limit names behind one in the order of All; "" is before the first. next is what to
-// ask on with, "" at the end.
+// List gives up to limit names behind one in the order of All; "" is before the first. next is what
+// to ask on with, "" at the end.
 func (r *Registry) List(after string, limit int) (names []string, next string, err error) {
 	from := place{}
 	if after != "" {
@@ -114,8 +114,8 @@ func (r *Registry) OpenNames() []string {
 	return names
 }
 
-// Delete removes an instance and all it holds, once the events that run or wait have ended. It is gone
-// at once, and whole: a crash leaves it or nothing of it.
+// Delete removes an instance and all it holds, once the events that run or wait have ended. It is
+// gone at once, and whole: a crash leaves it or nothing of it.
 func (r *Registry) Delete(ctx context.Context, name string) error {
 	if err := checkName(name); err != nil {
 		return err

@@ -23,7 +23,8 @@ type modules struct {
 	named map[string]*mmrun.Module
 	known map[[32]byte]*mmrun.Module
 	own   []*mmrun.Module // compiled here
-	// links counts the copies of a module's file: file systems limit the names that a file may have.
+	// links counts the copies of a module's file: file systems limit the names that a file may
+	// have.
 	links map[[32]byte]int
 }
 

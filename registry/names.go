@@ -50,7 +50,10 @@ func placeOf(name string) place {
 	return p
 }
 
-func (p place) dir(data string) string { return filepath.Join(data, instancesName, p.shard, p.base) }
+func (p place) dir(data string) string {
+	return filepath.Join(data, instancesName, p.shard,
+		p.base)
+}
 
 // isLong tells whether the name has a file of its own.
 func (p place) isLong() bool { return strings.HasPrefix(p.base, longPrefix) }

@@ -34,7 +34,8 @@ var ErrNotExist = mmrun.ErrNotExist
 type Options struct {
 	// MaxOpen is how many instances are open at once, at most. 0: 1,000.
 	MaxOpen int
-	// Idle is after how long without an event an instance is closed. 0: five minutes; negative: never.
+	// Idle is after how long without an event an instance is closed. 0: five minutes; negative:
+	// never.
 	Idle time.Duration
 	// MaxQueue is how many events of one name may run and wait, at most. 0: 128.
 	MaxQueue int
@@ -44,8 +45,8 @@ type Options struct {
 	Explicit bool
 	// Instance gives the options of an instance. It may be nil.
 	Instance func(name string) []mmrun.Option
-	// Compile makes the module of an instance that was created with one that is not among those given.
-	// Without it such an instance cannot be opened.
+	// Compile makes the module of an instance that was created with one that is not among those
+	// given. Without it such an instance cannot be opened.
 	Compile func(ctx context.Context, wasm []byte) (*mmrun.Module, error)
 	// Logger is told of what happens in the background. Nil: nobody is.
 	Logger *slog.Logger
@@ -82,8 +83,8 @@ type entry struct {
 	// in is nil unless the instance is open; it and the rest are guarded by the registry's mutex.
 	in    *mmrun.Instance
 	users int // events that run or wait in it
-	// moving is closed when the instance has come to be open or closed; nil while it is on its way to
-	// neither. waiting is how many wait for that.
+	// moving is closed when the instance has come to be open or closed; nil while it is on its way
+	// to neither. waiting is how many wait for that.
 	moving  chan struct{}
 	waiting int
 	drained chan struct{} // is closed when the last user leaves, if not nil
@@ -91,9 +92,9 @@ type entry struct {
 	place   *list.Element // in idle
 }
 
-// Open opens the data directory dir, which is made if it is not there. m is the module that instances
-// are created with unless another one is asked for (AddModule); it must stay open until the registry
-// is closed.
+// Open opens the data directory dir, which is made if it is not there. m is the module that
+// instances are created with unless another one is asked for (AddModule); it must stay open until
+// the registry is closed.
 func Open(dir string, m *mmrun.Module, o Options) (*Registry, error) {
 	if o.MaxOpen == 0 {
 		o.MaxOpen = 1000

@@ -77,8 +77,10 @@ func inc(r *registry.Registry, name string) (n uint64, err error) {
 func TestManyNamesOverFewOpenInstances(t *testing.T) {
 	m := compile(t, runtimeOf(t), "counter")
 	dir := t.TempDir()
-	names := []string{"a", "A", "..", "/etc/passwd", "con", "com1.txt", "x.name", "~", ".hidden", "end.",
-		"ä", "a b", "100%", "%41", strings.Repeat("long ", 100), strings.Repeat("long ", 100) + "!", "\x00"}
+	names := []string{"a", "A", "..", "/etc/passwd", "con", "com1.txt", "x.name", "~", ".hidden",
+		"end.",
+		"ä", "a b", "100%", "%41", strings.Repeat("long ", 100), strings.Repeat("long ", 100) +
+			"!", "\x00"}
 	for i := range 30 {
 		names = append(names, fmt.Sprint("name ", i))
 	}
@@ -342,7 +344,8 @@ func TestTrashIsEmptied(t *testing.T) {
 
 // BenchmarkCreate makes counters, BenchmarkActivate opens and closes them.
 func BenchmarkCreate(b *testing.B) {
-	r := open(b, b.TempDir(), compile(b, runtimeOf(b), "counter"), registry.Options{MaxOpen: 1 << 20})
+	r := open(b, b.TempDir(), compile(b, runtimeOf(b), "counter"),
+		registry.Options{MaxOpen: 1 << 20})
 	for i := 0; b.Loop(); i++ {
 		if _, err := inc(r, fmt.Sprint(i)); err != nil {
 			b.Fatal(err)

@@ -11,8 +11,8 @@ import (
 	"github.com/mmrun/mmrun"
 )
 
-// Update runs fn as one event of the instance of that name; see mmrun.Instance.Update. An instance that
-// does not exist is created, unless the options say that only Create does that.
+// Update runs fn as one event of the instance of that name; see mmrun.Instance.Update. An instance
+// that does not exist is created, unless the options say that only Create does that.
 func (r *Registry) Update(ctx context.Context, name string, fn func(tx *mmrun.Tx) error) error {
 	return r.Use(ctx, name, func(in *mmrun.Instance) error { return in.Update(ctx, fn) })
 }
@@ -23,7 +23,8 @@ func (r *Registry) View(ctx context.Context, name string, fn func(tx *mmrun.Tx) 
 }
 
 // Handle gives an event to the handler of the instance of that name; see mmrun.Instance.Handle.
-func (r *Registry) Handle(ctx context.Context, name string, event []byte) (effect []byte, err error) {
+func (r *Registry) Handle(ctx context.Context, name string, event []byte) (effect []byte,
+	err error) {
 	err = r.Use(ctx, name, func(in *mmrun.Instance) (err error) {
 		effect, err = in.Handle(ctx, event)
 		return err
@@ -31,9 +32,9 @@ func (r *Registry) Handle(ctx context.Context, name string, event []byte) (effec
 	return effect, err
 }
 
-// Use opens the instance of that name, creates it if that is allowed, and gives it to fn, which must
-// not keep it. The instance is not closed before fn has returned. fn takes one place in the queue of
-// the name, whatever it does.
+// Use opens the instance of that name, creates it if that is allowed, and gives it to fn, which
+// must not keep it. The instance is not closed before fn has returned. fn takes one place in the
+// queue of the name, whatever it does.
 func (r *Registry) Use(ctx context.Context, name string, fn func(in *mmrun.Instance) error) error {
 	return r.use(ctx, request{name: name, create: !r.opts.Explicit}, fn)
 }
@@ -44,8 +45,8 @@ func (r *Registry) UseExisting(ctx context.Context, name string,
 	return r.use(ctx, request{name: name}, fn)
 }
 
-// Create creates the instance of that name with a module that AddModule has made known; "" is the one
-// that was given to Open. It is an error ([ErrExists]) if it exists.
+// Create creates the instance of that name with a module that AddModule has made known; "" is the
+// one that was given to Open. It is an error ([ErrExists]) if it exists.
 func (r *Registry) Create(ctx context.Context, name, module string) error {
 	if exists, err := r.Exists(name); err != nil || exists {
 		return errors.Join(err, exists2error(name, exists))
@@ -167,8 +168,8 @@ func (r *Registry) open1(q request) (e *entry, wait <-chan struct{}, err error) 
 	return e, nil, err
 }
 
-// evict makes room for one more instance. If it gives something to wait for, there may be room then;
-// if neither that nor an error, there is now. It is called with the mutex held.
+// evict makes room for one more instance. If it gives something to wait for, there may be room
+// then; if neither that nor an error, there is now. It is called with the mutex held.
 func (r *Registry) evict() (wait <-chan struct{}, err error) {
 	if front := r.idle.Front(); front != nil && r.closing < mostClosing {
 		r.startClosing(front.Value.(*entry))
@@ -209,7 +210,8 @@ func (r *Registry) startClosing(e *entry) {
 		err := e.in.Close(context.Background())
 		<-r.closers
 		if err != nil {
-			r.opts.Logger.Error("an instance could not be closed cleanly; nothing that was committed is lost",
+			r.opts.Logger.Error("an instance could not be closed cleanly; nothing that was "+
+				"committed is lost",
 				"instance", e.name, "error", err)
 		}
 		r.left(e)
@@ -297,7 +299,10 @@ func (r *Registry) openInstance(q request) (*mmrun.Instance, error) {
 		if m, err = r.modules.byName(q.module); err == nil {
 			err = r.prepare(q.name, p)
 		}
-		opts = append(opts, mmrun.WithModuleLink(func(path string) error { return r.modules.link(m, path) }))
+		opts = append(opts, mmrun.WithModuleLink(func(path string) error {
+			return r.modules.link(m,
+				path)
+		}))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("instance %q: %w", q.name, err)

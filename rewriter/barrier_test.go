@@ -139,7 +139,8 @@ func (b *barriered) forget() {
 	if b.info.Barrier == nil {
 		return
 	}
-	if _, err := b.in.ExportedFunction(b.info.Barrier.Forget).Call(context.Background()); err != nil {
+	if _, err := b.in.ExportedFunction(b.info.Barrier.Forget).
+		Call(context.Background()); err != nil {
 		b.t.Fatal(err)
 	}
 	b.before = bytes.Clone(memoryOf(b.in))

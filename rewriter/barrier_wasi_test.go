@@ -16,9 +16,9 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 )
 
-// What each function of WASI writes to the memory is marked: each is called with parameters that are
-// addresses, small numbers and lengths by chance, over a memory in which paths and lists of buffers
-// lie, and the memory is compared. Which functions have written at all is part of the test.
+// What each function of WASI writes to the memory is marked: each is called with parameters that
+// are addresses, small numbers and lengths by chance, over a memory in which paths and lists of
+// buffers lie, and the memory is compared. Which functions have written at all is part of the test.
 func TestWhatWASIWrites(t *testing.T) {
 	ctx := context.Background()
 	rt := wazero.NewRuntime(ctx)
@@ -34,10 +34,13 @@ func TestWhatWASIWrites(t *testing.T) {
 		all = 1200
 	}
 	// A host without sockets, and names that cannot be anything, have these write nothing.
-	mayBeSilent := []string{"fd_advise", "fd_allocate", "fd_close", "fd_datasync", "fd_fdstat_set_flags",
-		"fd_fdstat_set_rights", "fd_filestat_set_size", "fd_filestat_set_times", "fd_renumber", "fd_sync",
+	mayBeSilent := []string{"fd_advise", "fd_allocate", "fd_close", "fd_datasync",
+		"fd_fdstat_set_flags",
+		"fd_fdstat_set_rights", "fd_filestat_set_size", "fd_filestat_set_times", "fd_renumber",
+		"fd_sync",
 		"path_create_directory", "path_filestat_set_times", "path_link", "path_remove_directory",
-		"path_rename", "path_symlink", "path_unlink_file", "sched_yield", "sock_accept", "sock_recv",
+		"path_rename", "path_symlink", "path_unlink_file", "sched_yield", "sock_accept",
+		"sock_recv",
 		"sock_send", "sock_shutdown"}
 	for _, name := range slices.Sorted(maps.Keys(functions)) {
 		if name == "proc_exit" || name == "proc_raise" {
@@ -75,7 +78,8 @@ func wasiWrites(t *testing.T, rt wazero.Runtime, name string, def, open api.Func
 	}
 	mod, err := rt.InstantiateWithConfig(ctx, out, wazero.NewModuleConfig().WithName("").
 		WithStdin(strings.NewReader(strings.Repeat("input ", 1<<16))).WithArgs("one", "two").
-		WithEnv("a", "b").WithRandSource(rand.NewChaCha8([32]byte{1})).WithSysWalltime().WithSysNanotime().
+		WithEnv("a",
+			"b").WithRandSource(rand.NewChaCha8([32]byte{1})).WithSysWalltime().WithSysNanotime().
 		WithFSConfig(wazero.NewFSConfig().WithDirMount(root, "/")))
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +94,8 @@ func wasiWrites(t *testing.T, rt wazero.Runtime, name string, def, open api.Func
 		t.Fatal("the memory is too small")
 	}
 	const readAndSeek = 1<<1 | 1<<2 | 1<<5
-	if _, err := mod.ExportedFunction("open").Call(ctx, 3, 0, 0, 5, 0, readAndSeek, 0, 0, 8); err != nil {
+	if _, err := mod.ExportedFunction("open").Call(ctx, 3, 0, 0, 5, 0, readAndSeek, 0, 0,
+		8); err != nil {
 		t.Fatal(err)
 	}
 	for range trials {
@@ -150,7 +155,8 @@ func wasiMemory(size int) []byte {
 		case 1:
 			copy(at, "l.txt")
 		case 2: // buffers of 10, 5,000 and 100 bytes
-			for i, pair := range [][2]uint32{{9000, 10}, {20_000, 5000}, {uint32(size) - 200, 100}, {0, 0}} {
+			for i, pair := range [][2]uint32{{9000, 10}, {20_000, 5000}, {uint32(size) - 200, 100},
+				{0, 0}} {
 				for j, v := range pair {
 					for k := range 4 {
 						at[8*i+4*j+k] = byte(v >> (8 * k))

@@ -43,9 +43,10 @@ type Info struct {
 	// whether it has been dropped, and whose being dropped does not follow from instantiation.
 	Segments []Segment `json:"segments,omitempty"`
 
-	// Init names a function () -> () that checks that active element segments fit into their tables,
-	// and writes the active data segments. On the first run it is called right after instantiation,
-	// when memory is all zeros. It traps where instantiation should have failed, and nowhere else.
+	// Init names a function () -> () that checks that active element segments fit into their
+	// tables, and writes the active data segments. On the first run it is called right after
+	// instantiation, when memory is all zeros. It traps where instantiation should have failed, and
+	// nowhere else.
 	Init string `json:"init,omitempty"`
 
 	// Start names the start function, () -> (). On the first run it is called after Init.
@@ -62,16 +63,17 @@ type Info struct {
 	Suspend *Suspend `json:"suspend,omitempty"`
 }
 
-// Suspend is what it takes to leave a program and to come back to it. All three name mutable globals,
-// i32.
+// Suspend is what it takes to leave a program and to come back to it. All three name mutable
+// globals, i32.
 //
-// To leave: in an import that waits, the host keeps a range of the memory aside, sets SP to its begin,
-// Limit to its end and State to 1, and returns anything. When the program's entry has returned, the
-// frames are what lies from that begin to SP; the host puts the range back and sets State to 0. A range
-// that is too short makes the program trap meanwhile. To come back, to any instance of the same module
-// with the same state: the host keeps a range aside, puts the frames there, sets SP and Limit to their
-// end and State to 1, and calls the entry. In the import, which is called again with its arguments, SP
-// is at the begin of the range: the host puts the range back and sets State to 0.
+// To leave: in an import that waits, the host keeps a range of the memory aside, sets SP to its
+// begin, Limit to its end and State to 1, and returns anything. When the program's entry has
+// returned, the frames are what lies from that begin to SP; the host puts the range back and sets
+// State to 0. A range that is too short makes the program trap meanwhile. To come back, to any
+// instance of the same module with the same state: the host keeps a range aside, puts the frames
+// there, sets SP and Limit to their end and State to 1, and calls the entry. In the import, which
+// is called again with its arguments, SP is at the begin of the range: the host puts the range back
+// and sets State to 0.
 type Suspend struct {
 	State string `json:"state"` // 0 unless the program is being left or come back to
 	SP    string `json:"sp"`
@@ -81,10 +83,10 @@ type Suspend struct {
 	Sites int    `json:"sites"` // calls at which functions can be left
 }
 
-// Barrier is what tells which pages of 4 KiB the module's code has written since it was last told to
-// forget. It tells of no page too few, and of some that were not written: those that code was about to
-// write when it trapped, or that a loop would have written. It knows nothing of what a host writes.
-// Pages are indices; some may lie behind the end of the memory.
+// Barrier is what tells which pages of 4 KiB the module's code has written since it was last told
+// to forget. It tells of no page too few, and of some that were not written: those that code was
+// about to write when it trapped, or that a loop would have written. It knows nothing of what a
+// host writes. Pages are indices; some may lie behind the end of the memory.
 type Barrier struct {
 	// Count names a global, an i32: how many pages there are. Up to len(Pages) they are in those;
 	// one more stands for any larger number; -1 says that they are not known.
@@ -96,14 +98,14 @@ type Barrier struct {
 	// Forget names a function () -> () after which there are no pages. It must not be called while
 	// code of the module is on the stack.
 	Forget string `json:"forget"`
-	// Host names a global, an i32: how often the code has called a function of the host since Forget
-	// that may have written anything. What functions of WASI write is among the pages.
+	// Host names a global, an i32: how often the code has called a function of the host since
+	// Forget that may have written anything. What functions of WASI write is among the pages.
 	Host string `json:"host"`
 	// Active names a global, an i32: which of those calls the code is in, by that count. 0 is none,
 	// or one that cannot be told.
 	Active string `json:"active"`
-	// Foreign names a mutable global, an i32, to be set to 1 if what the module imports as functions
-	// of WASI may be others: of those it is not known what they write.
+	// Foreign names a mutable global, an i32, to be set to 1 if what the module imports as
+	// functions of WASI may be others: of those it is not known what they write.
 	Foreign string `json:"foreign"`
 	// HostHidden says that it may have done so without Host telling: by reference.
 	HostHidden bool `json:"hostHidden,omitempty"`

@@ -114,7 +114,8 @@ func TestNeighbouringSegmentsAreMerged(t *testing.T) {
 	reads := func(entries ...[]byte) []byte { // code that reads segment 0
 		return build(vec(secType, typeVoid), vec(secFunction, bs(0)), vec(secMemory, memory1),
 			sec(secDataCount, byte(len(entries))),
-			vec(secCode, body(0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 8, 0, 0, 0x0b)), vec(secData, entries...))
+			vec(secCode, body(0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 8, 0, 0, 0x0b)), vec(secData,
+				entries...))
 	}
 	for _, c := range []struct {
 		name string
@@ -133,9 +134,11 @@ func TestNeighbouringSegmentsAreMerged(t *testing.T) {
 			at(14, "c")), []string{"x", "ab", "c"}},
 		{"unknown place behind", module(at(8, "ab"), at(11, "c"),
 			bs(0, 0x41, 4, 0x41, 6, 0x6a, 0x0b, 1, 'x')), []string{"", "", "x", "ab\x00c"}},
-		{"passive between", module(at(8, "ab"), bs(1, 1, 'p'), at(10, "c")), []string{"ab", "p", "c"}},
+		{"passive between", module(at(8, "ab"), bs(1, 1, 'p'), at(10, "c")),
+			[]string{"ab", "p", "c"}},
 		{"out of bounds", module(at(65534, "ab"), at(65536, "c")), []string{"ab", "c"}},
-		{"read by the code", reads(at(8, "ab"), at(10, "c"), at(11, "d")), []string{"ab", "", "", "cd"}},
+		{"read by the code", reads(at(8, "ab"), at(10, "c"), at(11, "d")),
+			[]string{"ab", "", "", "cd"}},
 	} {
 		if got := segmentsAfter(t, c.wasm); fmt.Sprintf("%q", got) != fmt.Sprintf("%q", c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)

@@ -30,7 +30,8 @@ func TestCustomSectionsKeepTheirPlaces(t *testing.T) {
 	}
 	want := []string{`"first"`, "type", `"after type"`, "function", "memory", `"pad"`, "global",
 		"export",
-		"data count", `"after start"`, "code", `"before data"`, "data", `"last"`, `"last"`, `"mmrun"`}
+		"data count", `"after start"`, "code", `"before data"`, "data", `"last"`, `"last"`,
+		`"mmrun"`}
 	if got := sectionsOf(out); !reflect.DeepEqual(got, want) {
 		t.Errorf("sections\n%v, want\n%v", got, want)
 	}
@@ -72,7 +73,8 @@ func TestNothingToDoMeansNothingButTheMark(t *testing.T) {
 			vec(secType, typeVoid, typeI32), vec(secFunction, bs(0), bs(1)), vec(secTable,
 				bs(0x70, 0, 1)), vec(secMemory, memory1),
 			sec(secDataCount, 1),
-			sec(secCode, 2, 0x82, 0x80, 0, 0, 0x0b, 12, 1, 1, 0x7f, 0x41, 0, 0x25, 0, 0xd1, 0xfc, 9, 0,
+			sec(secCode, 2, 0x82, 0x80, 0, 0, 0x0b, 12, 1, 1, 0x7f, 0x41, 0, 0x25, 0, 0xd1, 0xfc, 9,
+				0,
 				0x0b),
 			vec(secData, bs(1, 1, 'x'))),
 	} {
@@ -89,7 +91,8 @@ func TestNothingToDoMeansNothingButTheMark(t *testing.T) {
 
 // markerOf is the custom section that a rewrite ends with.
 func markerOf(info Info, passes ...string) []byte {
-	return appendSection(nil, secCustom, mark{append([]string{"persist"}, passes...), &info}.section())
+	return appendSection(nil, secCustom, mark{append([]string{"persist"}, passes...),
+		&info}.section())
 }
 
 func TestCodeIsCopiedByteForByteUnlessItChangesATable(t *testing.T) {
@@ -127,7 +130,8 @@ func TestFunctionNamesStillFit(t *testing.T) {
 
 func TestImportedStartFunctionCanBeCalled(t *testing.T) {
 	g := instantiate(t, build(
-		vec(secType, typeVoid), vec(secImport, importOf("env", "nothing", kindFunc, 0)), sec(secStart,
+		vec(secType, typeVoid), vec(secImport, importOf("env", "nothing", kindFunc,
+			0)), sec(secStart,
 			0)))
 	g.call(g.info.Start)
 }

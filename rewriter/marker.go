@@ -43,7 +43,8 @@ func ReadInfo(rewritten []byte) (info Info, passes []string, err error) {
 	}
 	if content == nil {
 		return Info{}, nil, &FormatError{Offset: len(rewritten),
-			Reason: "the module has not been rewritten: its last section is not the custom section " +
+			Reason: "the module has not been rewritten: its last section is not the custom " +
+				"section " +
 				markerName}
 	}
 	version, text, err := wasm.CutU32(content)
@@ -51,8 +52,10 @@ func ReadInfo(rewritten []byte) (info Info, passes []string, err error) {
 		return Info{}, nil, publicError(err)
 	}
 	if version != markerVersion {
-		return Info{}, nil, &UnsupportedError{Reason: fmt.Sprintf("the module was rewritten in version "+
-			"%d of the format, this is version %d: rewrite the original anew", version, markerVersion)}
+		return Info{}, nil, &UnsupportedError{Reason: fmt.Sprintf("the module was rewritten in "+
+			"version "+
+			"%d of the format, this is version %d: rewrite the original "+
+			"anew", version, markerVersion)}
 	}
 	k := mark{Info: &info}
 	d := json.NewDecoder(bytes.NewReader(text))

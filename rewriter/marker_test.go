@@ -59,7 +59,10 @@ func TestBrokenMarkerIsRefused(t *testing.T) {
 		return append(bytes.Clone(without), custom(markerName, bytes.Join(content, nil)...)...)
 	}
 	version := bs(markerVersion)
-	change := func(from, to string) []byte { return bytes.Replace(text, []byte(from), []byte(to), 1) }
+	change := func(from, to string) []byte {
+		return bytes.Replace(text, []byte(from), []byte(to),
+			1)
+	}
 	for what, module := range map[string][]byte{
 		"no version":      marked(),
 		"no JSON":         marked(version),

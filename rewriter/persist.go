@@ -39,14 +39,18 @@ func persist(m *wasm.Module, info *Info) error {
 func refuseForeignTables(m *wasm.Module, u *usage) error {
 	for i, e := range m.Elems {
 		if e.Mode == wasm.ElemActive && m.Tables[e.Table].Imported {
-			return wasm.Unsupported(0, "element segment %d initialises table %d, which is imported: each "+
-				"resume would overwrite what has become of a table that is not the module's own", i, e.Table)
+			return wasm.Unsupported(0,
+				"element segment %d initialises table %d, which is imported: each "+
+					"resume would overwrite what has become of a table that is not the module's "+
+					"own", i, e.Table)
 		}
 	}
 	for _, s := range u.sites {
 		if t, ok := s.changedTable(); ok && m.Tables[t].Imported {
-			return wasm.Unsupported(m.Funcs[s.function].Body.Offset+s.offset, "%s changes table %d, which "+
-				"is imported: its content is not the module's own, so it cannot be kept", s.op, t)
+			return wasm.Unsupported(m.Funcs[s.function].Body.Offset+s.offset,
+				"%s changes table %d, which "+
+					"is imported: its content is not the module's own, so it cannot be "+
+					"kept", s.op, t)
 		}
 	}
 	return nil

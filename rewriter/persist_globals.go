@@ -31,8 +31,9 @@ func (p *persister) globals() error {
 			p.funcAccess(&g, def.Type)
 		case ExternRef, ExnRef:
 			if def.Type.NonNull {
-				return wasm.Unsupported(0, "global %d is a mutable %s: it always refers to something of the "+
-					"host, which cannot be kept", i, def.Type)
+				return wasm.Unsupported(0,
+					"global %d is a mutable %s: it always refers to something of the "+
+						"host, which cannot be kept", i, def.Type)
 			}
 			g.IsNull = reservedName("global", i, "null")
 			p.addFunc(g.IsNull, nil, wasm.Types(wasm.I32), nil,
@@ -69,7 +70,8 @@ func (p *persister) funcAccess(g *Global, t wasm.Type) {
 // in a local, and runs after. Index -1 is null; if t has no null, that traps.
 func (p *persister) withFunc(t wasm.Type, local uint32, result wasm.Kind, before,
 	after wasm.Code) wasm.Code {
-	known := wasm.Code(nil).Add(before).Op(wasm.OpLocalGet, local).Op(wasm.OpTableGet, p.funcTable(t))
+	known := wasm.Code(nil).Add(before).Op(wasm.OpLocalGet, local).Op(wasm.OpTableGet,
+		p.funcTable(t))
 	if t.NonNull {
 		return known.Op(wasm.OpRefAsNonNull).Add(after)
 	}

@@ -108,7 +108,8 @@ func (p *persister) makePassive(c wasm.Code, i int) wasm.Code {
 // writeAndDrop writes a segment to the offset on the stack. Like an active segment, memory.init
 // traps out of bounds even if there is nothing to write.
 func writeAndDrop(c wasm.Code, length int, segment uint32) wasm.Code {
-	return c.I32(0).I32(int32(length)).Op(wasm.OpMemoryInit, segment, 0).Op(wasm.OpDataDrop, segment)
+	return c.I32(0).I32(int32(length)).Op(wasm.OpMemoryInit, segment, 0).Op(wasm.OpDataDrop,
+		segment)
 }
 
 // merge makes one passive segment of n active ones from i on, and adds to c what they did.

@@ -11,7 +11,8 @@ func (p *persister) tables() error {
 		t := Table{Index: uint32(i), Type: ValType(def.Type.Kind), Min: def.Min, Max: def.Max,
 			HasMax: def.HasMax}
 		t.Size = reservedName("table", i, "size")
-		p.addFunc(t.Size, nil, wasm.Types(wasm.I32), nil, wasm.Code(nil).Op(wasm.OpTableSize, t.Index))
+		p.addFunc(t.Size, nil, wasm.Types(wasm.I32), nil,
+			wasm.Code(nil).Op(wasm.OpTableSize, t.Index))
 		t.Grow = reservedName("table", i, "grow")
 		if def.Type.Kind == wasm.FuncRef {
 			p.funcTableAccess(&t, def.Type)
@@ -38,8 +39,9 @@ func (p *persister) funcTableAccess(t *Table, typ wasm.Type) {
 
 func (p *persister) hostTableAccess(t *Table, typ wasm.Type) error {
 	if typ.NonNull {
-		return wasm.Unsupported(0, "table %d, which the code changes, holds %s: its entries always "+
-			"refer to something of the host, which cannot be kept", t.Index, typ)
+		return wasm.Unsupported(0,
+			"table %d, which the code changes, holds %s: its entries always "+
+				"refer to something of the host, which cannot be kept", t.Index, typ)
 	}
 	p.addFunc(t.Grow, wasm.Types(wasm.I32, wasm.I32), wasm.Types(wasm.I32), nil,
 		wasm.Code(nil).RefNull(typ).Op(wasm.OpLocalGet, 0).Op(wasm.OpTableGrow, t.Index))
@@ -55,7 +57,8 @@ func allNull(table uint32) wasm.Code {
 		Block(wasm.OpLoop, wasm.NoValue).
 		Op(wasm.OpLocalGet, position).Op(wasm.OpTableSize, table).Op(wasm.OpI32Eq).
 		Block(wasm.OpIf, wasm.NoValue).I32(1).Op(wasm.OpReturn).Op(wasm.OpEnd).
-		Op(wasm.OpLocalGet, position).Op(wasm.OpTableGet, table).Op(wasm.OpRefIsNull).Op(wasm.OpI32Eqz).
+		Op(wasm.OpLocalGet, position).Op(wasm.OpTableGet,
+		table).Op(wasm.OpRefIsNull).Op(wasm.OpI32Eqz).
 		Block(wasm.OpIf, wasm.NoValue).I32(0).Op(wasm.OpReturn).Op(wasm.OpEnd).
 		Op(wasm.OpLocalGet, position).I32(1).Op(wasm.OpI32Add).Op(wasm.OpLocalSet, position).
 		Op(wasm.OpBr, 0).

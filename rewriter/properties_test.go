@@ -260,7 +260,8 @@ func (r *trial) look(info Info) {
 		r.log = append(r.log, fmt.Sprintf("memory of %d: %x", m.Size(), bytes.TrimRight(b, "\x00")))
 	}
 	for _, g := range info.Globals {
-		if x := r.mod.ExportedGlobal(g.Export); x != nil && !strings.HasPrefix(g.Export, Reserved) &&
+		if x := r.mod.ExportedGlobal(g.Export); x != nil &&
+			!strings.HasPrefix(g.Export, Reserved) &&
 			!g.Type.IsRef() {
 			r.log = append(r.log, fmt.Sprintf("%s = %x", g.Export, x.Get()))
 		}
@@ -336,7 +337,8 @@ func TestMutatedSpecModules(t *testing.T) {
 	for reason, n := range p.stricter {
 		t.Logf("%4d compile although malformed: %s", n, reason)
 	}
-	t.Logf("%d modules checked; of those rewritten %d compile (with all features or 2.0's), %d ran; "+
+	t.Logf("%d modules checked; of those rewritten %d compile (with all features or 2.0's), %d "+
+		"ran; "+
 		"%d are refused as unsupported", p.checked, p.compiled, p.ran, p.refused)
 }
 

@@ -38,9 +38,11 @@ func reaching() (all []struct {
 			if id == secCode {
 				// The first function changes a table and uses the segments, so that the rewrite
 				// adds to all.
-				changes := bs(0x41, 0, 0xd0, 0x70, 0x26, 0, 0xfc, 13, 0, 0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 12, 0,
+				changes := bs(0x41, 0, 0xd0, 0x70, 0x26, 0, 0xfc, 13, 0, 0x41, 0, 0x41, 0, 0x41, 0,
+					0xfc, 12, 0,
 					0)
-				content = vec(secCode, body(append(changes, 0x0b)...), body(append(code, 0x0b)...), bodyEmpty)
+				content = vec(secCode, body(append(changes, 0x0b)...), body(append(code, 0x0b)...),
+					bodyEmpty)
 			}
 			if other, ok := change[id]; ok {
 				content = other
@@ -86,7 +88,8 @@ func reaching() (all []struct {
 		exportOf("f", kindFunc, far))})
 	add("export of a global", map[byte][]byte{secExport: vec(secExport,
 		exportOf("g", kindGlobal, far))})
-	add("export of a table", map[byte][]byte{secExport: vec(secExport, exportOf("t", kindTable, far))})
+	add("export of a table", map[byte][]byte{secExport: vec(secExport,
+		exportOf("t", kindTable, far))})
 	add("element, function", map[byte][]byte{secElement: vec(secElement, bs(1, 0, 1, far))})
 	add("element, ref.func", map[byte][]byte{secElement: vec(secElement,
 		bs(5, 0x70, 1, 0xd2, far, 0x0b))})
@@ -96,7 +99,8 @@ func reaching() (all []struct {
 		secElement: vec(secElement, bs(2, far, 0x41, 0, 0x0b, 0, 1, 0))})
 	add("element at a global", map[byte][]byte{secElement: vec(secElement,
 		bs(0, 0x23, far, 0x0b, 1, 0))})
-	add("global, ref.func", map[byte][]byte{secGlobal: vec(secGlobal, bs(0x70, 1, 0xd2, far, 0x0b))})
+	add("global, ref.func", map[byte][]byte{secGlobal: vec(secGlobal,
+		bs(0x70, 1, 0xd2, far, 0x0b))})
 	add("global, global", map[byte][]byte{secGlobal: vec(secGlobal, mutI32, mutI32,
 		bs(0x7f, 1, 0x23, far, 0x0b))})
 	add("table with a value", map[byte][]byte{
@@ -149,7 +153,8 @@ func TestNoCodeReachesWhatIsAdded(t *testing.T) {
 
 // An offset that needs a feature needs it rewritten, too.
 func TestFeaturesOfConstantsAreNotLost(t *testing.T) {
-	module := build(vec(secMemory, memory1), vec(secData, bs(0, 0x41, 1, 0x41, 2, 0x6a, 0x0b, 1, 'x')))
+	module := build(vec(secMemory, memory1), vec(secData,
+		bs(0, 0x41, 1, 0x41, 2, 0x6a, 0x0b, 1, 'x')))
 	out, _, err := Rewrite(module, Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +189,8 @@ func TestElementSegmentThatDoesNotFitFailsTheFirstRun(t *testing.T) {
 		{"below zero", module(two, bs(0, 0x41, 0x7f, 0x0b, 1, 0)), true},
 		{"at a constant", module(two, bs(0, 0x23, 0, 0x0b, 1, 0)), true},
 		{"at a sum that fits", module(two, bs(0, 0x41, 0x7f, 0x41, 2, 0x6a, 0x0b, 1, 0)), false},
-		{"the second one", module(two, bs(0, 0x41, 0, 0x0b, 1, 0), bs(0, 0x41, 9, 0x0b, 1, 0)), true},
+		{"the second one", module(two, bs(0, 0x41, 0, 0x0b, 1, 0), bs(0, 0x41, 9, 0x0b, 1, 0)),
+			true},
 	} {
 		g := instantiate(t, c.module)
 		if !c.fails && g.info.Init == "" {

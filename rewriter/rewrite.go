@@ -18,12 +18,12 @@ const Reserved = "mmrun:"
 type Options struct {
 	// Barrier lets the guest tell which pages of its memory it writes: see [Barrier].
 	Barrier bool
-	// Suspend lets a host leave a program in the middle of its calls, at those of imports that wait, and
-	// come back to it later: see [Suspend]. It must not go with Barrier, whose checks hold as long as
-	// nobody looks in between.
+	// Suspend lets a host leave a program in the middle of its calls, at those of imports that
+	// wait, and come back to it later: see [Suspend]. It must not go with Barrier, whose checks
+	// hold as long as nobody looks in between.
 	Suspend bool
-	// SuspendEverywhere is Suspend where each import is one that waits, and each call one that can be
-	// left: for tests.
+	// SuspendEverywhere is Suspend where each import is one that waits, and each call one that can
+	// be left: for tests.
 	SuspendEverywhere bool
 }
 
@@ -103,23 +103,26 @@ func Rewrite(module []byte, options Options) ([]byte, Info, error) {
 	return m.Encode(mark.section()), info, nil
 }
 
-// IsProgram tells whether a module is a program with a main loop of its own: it exports _start, and no
-// _initialize.
+// IsProgram tells whether a module is a program with a main loop of its own: it exports _start, and
+// no _initialize.
 func IsProgram(module []byte) bool {
 	m, err := wasm.Decode(module)
-	return err == nil && m.ExportsFunc("_start", nil, nil) && !m.ExportsFunc("_initialize", nil, nil)
+	return err == nil && m.ExportsFunc("_start", nil, nil) &&
+		!m.ExportsFunc("_initialize", nil, nil)
 }
 
 // refuseReserved refuses what only a rewrite adds.
 func refuseReserved(m *wasm.Module) error {
 	if m.Custom(markerName) {
-		return wasm.Unsupported(0, "the module has been rewritten already: it has a custom section %q; "+
-			"take the module as it was before", markerName)
+		return wasm.Unsupported(0,
+			"the module has been rewritten already: it has a custom section %q; "+
+				"take the module as it was before", markerName)
 	}
 	for _, e := range m.Exports {
 		if strings.HasPrefix(e.Name, Reserved) {
-			return wasm.Unsupported(0, "the module exports %q: names that start with %s are reserved for "+
-				"what a rewrite adds", e.Name, Reserved)
+			return wasm.Unsupported(0,
+				"the module exports %q: names that start with %s are reserved for "+
+					"what a rewrite adds", e.Name, Reserved)
 		}
 	}
 	return nil

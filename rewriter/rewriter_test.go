@@ -142,7 +142,8 @@ func TestGlobalsAreReachable(t *testing.T) {
 		{Index: 1, Type: I64, Name: "long", Export: "mmrun:global:1"},
 		{Index: 2, Type: F32, Name: "single", Export: "mmrun:global:2"},
 		{Index: 3, Type: F64, Name: "double", Export: "mmrun:global:3"},
-		{Index: 5, Type: V128, Name: "vector", Export: "mmrun:global:5", Getter: "mmrun:global:5:get",
+		{Index: 5, Type: V128, Name: "vector", Export: "mmrun:global:5",
+			Getter: "mmrun:global:5:get",
 			Setter: "mmrun:global:5:set"},
 		{Index: 6, Type: I32, Name: "shown", Export: "shown"},
 	}
@@ -170,7 +171,10 @@ func TestDroppedSegmentIsSeenAndDroppedAgain(t *testing.T) {
 	if !reflect.DeepEqual(g.info.Segments, want) {
 		t.Fatalf("Segments = %+v\nwant %+v", g.info.Segments, want)
 	}
-	dropped := func() uint64 { return g.mod.ExportedGlobal("mmrun:data:2:dropped").Get() & 0xffffffff }
+	dropped := func() uint64 {
+		return g.mod.ExportedGlobal("mmrun:data:2:dropped").
+			Get() & 0xffffffff
+	}
 	g.call("later", 100)
 	if dropped() != 0 {
 		t.Error("dropped before it was")

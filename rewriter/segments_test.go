@@ -75,7 +75,8 @@ func TestDataCountIsAddedWhereItIsMissing(t *testing.T) {
 	for name, wasm := range map[string][]byte{
 		"missing": build(vec(secMemory, memory1), data),
 		"there":   build(vec(secMemory, memory1), sec(secDataCount, 1), data),
-		"before code": build(vec(secType, typeVoid), vec(secFunction, bs(0)), vec(secMemory, memory1),
+		"before code": build(vec(secType, typeVoid), vec(secFunction, bs(0)),
+			vec(secMemory, memory1),
 			vec(secCode, bodyEmpty), data),
 		"after element": build(vec(secType, typeVoid), vec(secTable, bs(0x70, 0, 0)),
 			vec(secMemory, memory1), vec(secElement), data),
@@ -104,7 +105,8 @@ func TestThousandsOfSegments(t *testing.T) {
 	}
 	g := instantiate(t, build(vec(secMemory, memory1), vec(secData, entries...))).firstRun()
 	for i := range 5000 {
-		if got, want := g.bytes(uint32(4*i), 2), string([]byte{byte(i), byte(i >> 8)}); got != want {
+		if got, want := g.bytes(uint32(4*i), 2), string([]byte{byte(i),
+			byte(i >> 8)}); got != want {
 			t.Fatalf("segment %d: %x, want %x", i, got, want)
 		}
 	}

@@ -81,7 +81,8 @@ func specModules(t testing.TB) iter.Seq[string] {
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
-	root := filepath.Join(strings.TrimSpace(string(out)), "internal", "integration_test", "spectest")
+	root := filepath.Join(strings.TrimSpace(string(out)), "internal", "integration_test",
+		"spectest")
 	return func(yield func(string) bool) {
 		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
 			if err == nil && strings.HasSuffix(path, ".wasm") && !yield(path) {

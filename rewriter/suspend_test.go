@@ -42,7 +42,8 @@ func newLeaver(t *testing.T, wasm []byte, options rewriter.Options) *leaver {
 	l := &leaver{t: t, rt: wazero.NewRuntime(ctx)}
 	t.Cleanup(func() { l.rt.Close(ctx) })
 	wasi_snapshot_preview1.MustInstantiate(ctx, l.rt)
-	_, err := l.rt.NewHostModuleBuilder("mmrun").NewFunctionBuilder().WithFunc(l.wait).Export("wait").
+	_, err := l.rt.NewHostModuleBuilder("mmrun").NewFunctionBuilder().WithFunc(l.wait).
+		Export("wait").
 		Instantiate(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -154,37 +155,42 @@ func (l *leaver) again() {
 	l.coming = true
 }
 
-// Left at any of its waits, and gone on with in a fresh instance, a program does the same: at four levels
-// of optimisation, with the calls that can wait instrumented, and with all of them.
+// Left at any of its waits, and gone on with in a fresh instance, a program does the same: at four
+// levels of optimisation, with the calls that can wait instrumented, and with all of them.
 func TestProgramLeftAnywhereDoesTheSame(t *testing.T) {
 	const input = "one\ntwo\nthree\n"
 	for _, level := range []string{"0", "1", "2", "s"} {
 		for _, options := range []rewriter.Options{{Suspend: true}, {SuspendEverywhere: true}} {
-			t.Run(fmt.Sprintf("O%s everywhere %v", level, options.SuspendEverywhere), func(t *testing.T) {
-				wasm := guests.Load(t, "program_O"+level)
-				plain := newLeaver(t, wasm, options)
-				ended := plain.run(input)
-				want := plain.out.String()
-				if len(want) < 300 || plain.waits < 400 {
-					t.Fatalf("%d waits: %s, %s", plain.waits, want, ended)
-				}
-				every := []int{1, 2, 3, 7}
-				if testing.Short() {
-					every = []int{1}
-				}
-				for _, k := range every {
-					l := newLeaver(t, wasm, options)
-					l.leave = func(wait int) bool { return wait%k == 0 }
-					if got := l.run(input); got != ended || l.out.String() != want || l.left < 400/k {
-						t.Fatalf("left at each %d-th wait, %d times: %s, want %s\n%s\nwant\n%s", k, l.left, got,
-							ended, l.out.String(), want)
+			t.Run(fmt.Sprintf("O%s everywhere %v", level, options.SuspendEverywhere),
+				func(t *testing.T) {
+					wasm := guests.Load(t, "program_O"+level)
+					plain := newLeaver(t, wasm, options)
+					ended := plain.run(input)
+					want := plain.out.String()
+					if len(want) < 300 || plain.waits < 400 {
+						t.Fatalf("%d waits: %s, %s", plain.waits, want, ended)
 					}
-					if k == 1 {
-						t.Logf("%d sites, left %d times, frames of up to %d bytes", l.info.Suspend.Sites, l.left,
-							l.longest)
+					every := []int{1, 2, 3, 7}
+					if testing.Short() {
+						every = []int{1}
 					}
-				}
-			})
+					for _, k := range every {
+						l := newLeaver(t, wasm, options)
+						l.leave = func(wait int) bool { return wait%k == 0 }
+						if got := l.run(input); got != ended || l.out.String() != want ||
+							l.left < 400/k {
+							t.Fatalf("left at each %d-th wait, %d times: %s, want %s\n%s\nwant\n%s",
+								k,
+								l.left, got,
+								ended, l.out.String(), want)
+						}
+						if k == 1 {
+							t.Logf("%d sites, left %d times, frames of up to %d bytes",
+								l.info.Suspend.Sites, l.left,
+								l.longest)
+						}
+					}
+				})
 		}
 	}
 }

@@ -172,7 +172,8 @@ func TestDroppedElementSegments(t *testing.T) {
 	if len(g.info.Segments) == 2 {
 		spare, empty = g.info.Segments[0], g.info.Segments[1]
 	}
-	if spare.Kind != ElemSegment || spare.Index != 2 || empty.Kind != ElemSegment || empty.Index != 3 {
+	if spare.Kind != ElemSegment || spare.Index != 2 || empty.Kind != ElemSegment ||
+		empty.Index != 3 {
 		t.Fatalf("Segments = %+v", g.info.Segments)
 	}
 	g.call("init", 2)
@@ -206,7 +207,8 @@ func TestOnlyPassiveElementSegmentsAreKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(info.Segments) != 1 || info.Segments[0].Kind != ElemSegment || info.Segments[0].Index != 1 {
+	if len(info.Segments) != 1 || info.Segments[0].Kind != ElemSegment ||
+		info.Segments[0].Index != 1 {
 		t.Errorf("Segments = %+v", info.Segments)
 	}
 }

@@ -33,7 +33,8 @@ func TestBinariesFitTheirSources(t *testing.T) {
 			}
 		}
 		if got, err := os.ReadFile(binary); err != nil || !bytes.Equal(got, out) {
-			t.Errorf("%s is not what %s gives now (run: REWRITER_UPDATE=1 go test -run Binaries ./rewriter)",
+			t.Errorf("%s is not what %s gives now (run: REWRITER_UPDATE=1 go test -run Binaries "+
+				"./rewriter)",
 				binary, source)
 		}
 	}

@@ -3,7 +3,7 @@
 //	POST   /v1/instances/{name}/call/{func}   {"args":[...]} -> {"results":[...],"seq":N}
 //	POST   /v1/instances/{name}/events        the body goes to the handler; the answer is the effect
 //	GET    /v1/instances/{name}/query/{func}  ?arg=..&arg=.. -> {"results":[...],"seq":N}
-//	GET    /v1/instances                      ?after=NAME&limit=N -> {"instances":[...],"next":"..."}
+//	GET    /v1/instances                      ?after=NAME&limit=N -> {"instances":[...],"next":".."}
 //	GET    /v1/instances/{name}               what is known of one
 //	PUT    /v1/instances/{name}               creates it
 //	DELETE /v1/instances/{name}

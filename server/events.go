@@ -157,7 +157,8 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request) (body []byte, ok b
 		fail(w, problem{Status: http.StatusRequestEntityTooLarge, Kind: "body-too-large",
 			Detail: fmt.Sprintf("the body is longer than %d bytes", s.opts.MaxBody)})
 	default:
-		fail(w, problem{Status: http.StatusBadRequest, Kind: "body", Detail: "the body could not be read"})
+		fail(w, problem{Status: http.StatusBadRequest, Kind: "body",
+			Detail: "the body could not be read"})
 	}
 	return nil, false
 }
@@ -198,7 +199,8 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, j job) {
 		before := s.watchers.before(name, in)
 		defer func() { s.watchers.after(name, in, before, j.function, time.Since(start), err) }()
 		if key != "" {
-			out, err = in.Once(q, mmrun.Request{Key: key, Function: j.function, Body: j.body}, event)
+			out, err = in.Once(q, mmrun.Request{Key: key, Function: j.function, Body: j.body},
+				event)
 			return err
 		}
 		err = in.Update(q, func(tx *mmrun.Tx) (err error) {

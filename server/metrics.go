@@ -29,16 +29,19 @@ func newMetrics(s *Server) *metrics {
 			Help: "Calls, handler events and queries by what became of them."},
 			[]string{"type", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "mmrun_event_seconds",
-			Help: "Time from a request's arrival to its answer, waiting included.", Buckets: buckets},
+			Help: "Time from a request's arrival to its answer, waiting " +
+				"included.", Buckets: buckets},
 			[]string{"type"}),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "mmrun_commit_seconds",
-			Help: "Time of events outside of the guest: waiting, commit and sync.", Buckets: buckets}),
+			Help: "Time of events outside of the guest: waiting, commit and " +
+				"sync.", Buckets: buckets}),
 	}
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	m.all.MustRegister(m.events, m.seconds, m.commit,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		gauge("mmrun_instances_open", "Instances that are open.",
 			func() float64 { return float64(s.registry.Stats().Open) }),
 		gauge("mmrun_instances_in_use", "Instances of which an event runs or waits.",
@@ -50,9 +53,15 @@ func newMetrics(s *Server) *metrics {
 				return sum(s, func(st *mmrun.Stats) uint64 { return uint64(max(0, st.WALUsed)) })
 			}),
 		gauge("mmrun_memory_bytes", "Linear memory of all open instances.",
-			func() float64 { return sum(s, func(st *mmrun.Stats) uint64 { return st.MemoryBytes }) }),
+			func() float64 {
+				return sum(s,
+					func(st *mmrun.Stats) uint64 { return st.MemoryBytes })
+			}),
 		gauge("mmrun_checkpoint_failures", "Checkpoints of open instances that have failed.",
-			func() float64 { return sum(s, func(st *mmrun.Stats) uint64 { return st.CheckpointFailures }) }),
+			func() float64 {
+				return sum(s,
+					func(st *mmrun.Stats) uint64 { return st.CheckpointFailures })
+			}),
 	)
 	return m
 }

@@ -16,9 +16,10 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	if name == "" {
 		name = "page.html"
 	}
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; "+
-		"connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "+
-		"frame-ancestors 'none'")
+	w.Header().Set("Content-Security-Policy",
+		"default-src 'none'; script-src 'self'; style-src 'self'; "+
+			"connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "+
+			"frame-ancestors 'none'")
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	http.ServeFileFS(w, r, files, name)
 }

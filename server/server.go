@@ -20,8 +20,8 @@ import (
 // Options is how a server answers. The zero value is usable: no token, no time out.
 type Options struct {
 	// Token is what requests have to bring ("Authorization: Bearer TOKEN"). Without one, the server
-	// answers only those that name the loopback as their host and do not come from a page of another
-	// origin.
+	// answers only those that name the loopback as their host and do not come from a page of
+	// another origin.
 	Token string
 	// Timeout ends an event that takes longer; it is rolled back then. It takes a runtime that was
 	// made with WithCloseOnContextDone. 0: none.
@@ -51,7 +51,8 @@ func New(r *registry.Registry, o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{registry: r, opts: o, token: sha256.Sum256([]byte(o.Token)), mux: http.NewServeMux()}
+	s := &Server{registry: r, opts: o, token: sha256.Sum256([]byte(o.Token)),
+		mux: http.NewServeMux()}
 	s.metrics = newMetrics(s)
 	s.watchers.init()
 	for _, route := range s.routes() {
@@ -125,7 +126,8 @@ func plainID(id string) bool {
 		return false
 	}
 	for _, c := range id {
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' &&
+			c != '_' {
 			return false
 		}
 	}
@@ -167,11 +169,12 @@ func (s *Server) guarded(h http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// foreign says why a request may come from a page that has no business here: a browser sends it with
-// the page's origin, and with the host's name that the page has used.
+// foreign says why a request may come from a page that has no business here: a browser sends it
+// with the page's origin, and with the host's name that the page has used.
 func foreign(r *http.Request) string {
 	if r.TLS == nil && !isLoopback(r.Host) && !overSocket(r) {
-		return "the host of the request is not the loopback; a server without a token answers no other"
+		return "the host of the request is not the loopback; a server without a token answers no " +
+			"other"
 	}
 	if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {
 		return "the request comes from a page of another origin"
@@ -213,7 +216,8 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) nowhere(w http.ResponseWriter, r *http.Request) {
 	fail(w, problem{Status: http.StatusNotFound, Kind: "no-such-path",
-		Detail: "there is nothing at " + r.Method + " " + r.URL.EscapedPath() + " (see /openapi.json)"})
+		Detail: "there is nothing at " + r.Method + " " + r.URL.EscapedPath() +
+			" (see /openapi.json)"})
 }
 
 func writeText(w http.ResponseWriter, text string) {
@@ -221,8 +225,8 @@ func writeText(w http.ResponseWriter, text string) {
 	_, _ = w.Write([]byte(text))
 }
 
-// queued is the context of a request as long as its event waits: a client that goes away takes it out
-// of the queue. Once the event runs, it goes on to its end.
+// queued is the context of a request as long as its event waits: a client that goes away takes it
+// out of the queue. Once the event runs, it goes on to its end.
 type queued struct {
 	context.Context
 	begun atomic.Bool

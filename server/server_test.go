@@ -102,7 +102,8 @@ func (s *service) ask(method, path, body string, headers ...string) (int, string
 	return answer.StatusCode, string(b), answer.Header
 }
 
-// want holds an answer against what it should be; a body that begins with { is compared as a prefix.
+// want holds an answer against what it should be; a body that begins with { is compared as a
+// prefix.
 func (s *service) want(status int, text, method, path, body string, headers ...string) {
 	s.t.Helper()
 	got, answer, _ := s.ask(method, path, body, headers...)
@@ -117,7 +118,8 @@ func TestCallsEventsAndQueries(t *testing.T) {
 	s.want(200, `{"results":[],"seq":2}`, post, "/v1/instances/a/call/store", `{"args":[8,42]}`)
 	s.want(200, `{"results":[42],"seq":2}`, get, "/v1/instances/a/query/load?arg=8", "")
 	// A name is anything, and each has its own state.
-	for _, name := range []string{"a%2Fb", "%2E%2E", "%2E", "%C3%A4%20b", "A", strings.Repeat("x", 500)} {
+	for _, name := range []string{"a%2Fb", "%2E%2E", "%2E", "%C3%A4%20b", "A",
+		strings.Repeat("x", 500)} {
 		s.want(200, `"seq":2}`, post, "/v1/instances/"+name+"/call/store", `{"args":[8,"43"]}`)
 		s.want(200, `[43]`, get, "/v1/instances/"+name+"/query/load?arg=8", "")
 	}
@@ -133,7 +135,8 @@ func TestCallsEventsAndQueries(t *testing.T) {
 		t.Fatal(list, err)
 	}
 	slices.Sort(page.Instances)
-	if want := []string{".", "..", "A", "a", "a/b", "h", strings.Repeat("x", 500), "ä b"}; !slices.Equal(
+	if want := []string{".", "..", "A", "a", "a/b", "h", strings.Repeat("x", 500),
+		"ä b"}; !slices.Equal(
 		page.Instances, want) {
 		t.Errorf("%q", page.Instances)
 	}
@@ -180,13 +183,15 @@ func TestProblems(t *testing.T) {
 		status, body, h := s.ask(c.method, c.path, c.body)
 		var p problem
 		err := json.Unmarshal([]byte(body), &p)
-		if status != c.status || err != nil || p.Kind != c.kind || p.Status != status || p.Seq != nil ||
+		if status != c.status || err != nil || p.Kind != c.kind || p.Status != status ||
+			p.Seq != nil ||
 			p.Title == "" || p.Detail == "" || h.Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%s %s: %d %s, want %d %s", c.method, c.path, status, body, c.status, c.kind)
 		}
 	}
 	s.want(415, "content-type", post, call("store"), `{}`, "Content-Type", "text/plain")
-	s.want(400, "usage", post, call("store"), `{"args":[8,42]}`, "Idempotency-Key", strings.Repeat("k", 257))
+	s.want(400, "usage", post, call("store"), `{"args":[8,42]}`, "Idempotency-Key",
+		strings.Repeat("k", 257))
 	// Nothing of it has happened.
 	s.want(200, `{"results":[42],"seq":2}`, get, "/v1/instances/a/query/load?arg=8", "")
 }
@@ -208,7 +213,8 @@ func TestIdempotencyKey(t *testing.T) {
 	if b, h := inc("one"); b != first || h.Get("Idempotent-Replayed") != "true" {
 		t.Error(b, h)
 	}
-	s.want(422, "key-reused", http.MethodPost, "/v1/instances/a/call/inc", ` `, "Idempotency-Key", "one")
+	s.want(422, "key-reused", http.MethodPost, "/v1/instances/a/call/inc", ` `, "Idempotency-Key",
+		"one")
 	for range 2 {
 		s.want(200, "echo", http.MethodPost, "/v1/instances/h/events?module=handler", "echo",
 			"Idempotency-Key", "e")
@@ -270,7 +276,8 @@ func TestClientsThatGoAway(t *testing.T) {
 	<-inside
 	gone, cancel := context.WithCancel(ctx)
 	all.Go(func() {
-		r, _ := http.NewRequestWithContext(gone, http.MethodPost, s.url+"/v1/instances/a/call/inc", nil)
+		r, _ := http.NewRequestWithContext(gone, http.MethodPost, s.url+"/v1/instances/a/call/inc",
+			nil)
 		r.Header.Set("Content-Type", "application/json")
 		if answer, err := http.DefaultClient.Do(r); err == nil {
 			answer.Body.Close()
@@ -300,7 +307,8 @@ func TestClientsThatGoAway(t *testing.T) {
 	}
 }
 
-// Without a token nobody is answered that a page elsewhere could have sent; with one nobody without it.
+// Without a token nobody is answered that a page elsewhere could have sent; with one nobody without
+// it.
 func TestWhoMayAsk(t *testing.T) {
 	s := start(t, Options{}, registry.Options{}, "counter")
 	path := "/v1/instances/a/call/inc"
@@ -330,7 +338,8 @@ func TestReadinessAndMetrics(t *testing.T) {
 	s.want(404, "", http.MethodPost, "/v1/instances/a/call/nonsense", "")
 	for _, line := range []string{`mmrun_events_total{result="committed",type="call"} 1`,
 		`mmrun_events_total{result="no-function",type="call"} 1`, "mmrun_instances_open 1",
-		"mmrun_event_seconds_bucket", "mmrun_commit_seconds_count 1", "mmrun_checkpoint_failures 0"} {
+		"mmrun_event_seconds_bucket", "mmrun_commit_seconds_count 1",
+		"mmrun_checkpoint_failures 0"} {
 		s.want(200, line, http.MethodGet, "/metrics", "")
 	}
 	s.want(200, "ok", http.MethodGet, "/healthz", "")
@@ -352,7 +361,8 @@ func TestOpenAPIDocument(t *testing.T) {
 	}
 	var want, got []string
 	for _, r := range s.server.routes() {
-		if _, path, ok := strings.Cut(r.pattern, " "); ok && !strings.HasPrefix(path, "/page") && path != "/{$}" {
+		if _, path, ok := strings.Cut(r.pattern, " "); ok && !strings.HasPrefix(path, "/page") &&
+			path != "/{$}" {
 			want = append(want, r.pattern)
 		}
 	}
@@ -396,7 +406,8 @@ func TestWatch(t *testing.T) {
 				d.Reset()
 				d.WriteString(rest)
 				var v map[string]any
-				if err := json.Unmarshal([]byte(strings.TrimPrefix(update, "data: ")), &v); err != nil {
+				if err := json.Unmarshal([]byte(strings.TrimPrefix(update, "data: ")),
+					&v); err != nil {
 					t.Fatalf("%q: %v", update, err)
 				}
 				if until(v) {
@@ -406,9 +417,10 @@ func TestWatch(t *testing.T) {
 			}
 		}
 	}
-	follow("/v1/watch", func(v map[string]any) bool { return v["eventsPerSecond"].(float64) > 0 }, func() {
-		s.want(200, "", http.MethodPost, "/v1/instances/a/call/one", `{"args":[8,1]}`)
-	})
+	follow("/v1/watch", func(v map[string]any) bool { return v["eventsPerSecond"].(float64) > 0 },
+		func() {
+			s.want(200, "", http.MethodPost, "/v1/instances/a/call/one", `{"args":[8,1]}`)
+		})
 	follow("/v1/instances/a/watch", func(v map[string]any) bool {
 		return v["cells"].(string)[1] == '3' && len(v["commits"].([]any)) > 0
 	}, func() {
@@ -420,7 +432,8 @@ func TestWatch(t *testing.T) {
 	}, func() {
 		s.want(200, "", http.MethodPost, "/v1/instances/c/call/inc", "")
 	})
-	follow("/v1/instances/none/watch", func(v map[string]any) bool { return v["open"] == false }, func() {})
+	follow("/v1/instances/none/watch", func(v map[string]any) bool { return v["open"] == false },
+		func() {})
 	for s.server.watchers.active.Load() > 0 { // the streams end when their clients have gone
 		time.Sleep(time.Millisecond)
 	}
@@ -437,7 +450,8 @@ func TestUnixSocket(t *testing.T) {
 	h := &http.Server{Handler: s.server}
 	go func() { _ = h.Serve(l) }()
 	defer h.Close()
-	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (
+	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _,
+		_ string) (
 		net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)
 	}}}

@@ -156,7 +156,8 @@ func (s *Server) overview() overview {
 		if !open {
 			continue
 		}
-		l := listed{Name: name, Seq: st.Seq, Memory: st.MemoryBytes, WALUsed: st.WALUsed, Tracker: st.Tracker}
+		l := listed{Name: name, Seq: st.Seq, Memory: st.MemoryBytes, WALUsed: st.WALUsed,
+			Tracker: st.Tracker}
 		if t := tallies[name]; t != nil {
 			l.PerSec = float64(t.events) / allEvery.Seconds()
 			l.Micros = float64(t.took.Nanoseconds()) / 1000 / float64(t.events)
@@ -164,7 +165,10 @@ func (s *Server) overview() overview {
 		}
 		o.Instances = append(o.Instances, l)
 	}
-	slices.SortStableFunc(o.Instances, func(a, b listed) int { return cmp.Compare(b.PerSec, a.PerSec) })
+	slices.SortStableFunc(o.Instances, func(a, b listed) int {
+		return cmp.Compare(b.PerSec,
+			a.PerSec)
+	})
 	o.Instances = o.Instances[:min(len(o.Instances), mostListed)]
 	return o
 }
@@ -201,15 +205,16 @@ func (s *Server) watchOne(w http.ResponseWriter, r *http.Request) {
 
 // view is one instance as it is shown.
 type view struct {
-	Open      bool        `json:"open"`
-	Problem   string      `json:"problem,omitempty"`
-	Seq       uint64      `json:"seq"`
-	Memory    uint64      `json:"memoryBytes"`
-	PagesEach uint32      `json:"pagesEach"`
-	Cells     string      `json:"cells"` // a digit each: 0 untouched, 1 clean, 2 dirty, 3 just written
-	Globals   []shown     `json:"globals"`
-	Commits   []commit    `json:"commits"`
-	Stats     mmrun.Stats `json:"stats"`
+	Open      bool   `json:"open"`
+	Problem   string `json:"problem,omitempty"`
+	Seq       uint64 `json:"seq"`
+	Memory    uint64 `json:"memoryBytes"`
+	PagesEach uint32 `json:"pagesEach"`
+	// a digit each: 0 untouched, 1 clean, 2 dirty, 3 just written
+	Cells   string      `json:"cells"`
+	Globals []shown     `json:"globals"`
+	Commits []commit    `json:"commits"`
+	Stats   mmrun.Stats `json:"stats"`
 }
 
 type shown struct {
@@ -255,8 +260,8 @@ func (s *Server) look(ctx context.Context, name string, since uint64) (v view) {
 	return v
 }
 
-// events sends updates as server-sent events until the client goes away or the server drains. What is
-// the same as before is not sent again.
+// events sends updates as server-sent events until the client goes away or the server drains. What
+// is the same as before is not sent again.
 func (s *Server) events(w http.ResponseWriter, r *http.Request, every time.Duration,
 	update func(context.Context) any) {
 	s.watchers.active.Add(1)

@@ -16,8 +16,8 @@ import (
 )
 
 // Whatever a guest and its host do, the state is the same with each tracker: two instances get the
-// same events, one of which some fail and some are queries, and one of them tells what it writes. Both
-// are closed, opened and recovered meanwhile, with the tracker of the other one, too.
+// same events, one of which some fail and some are queries, and one of them tells what it writes.
+// Both are closed, opened and recovered meanwhile, with the tracker of the other one, too.
 func TestTrackersGiveTheSameState(t *testing.T) {
 	rounds := 4000
 	if testing.Short() {
@@ -102,7 +102,8 @@ func sameMemory(t *testing.T, ins [2]*mmrun.Instance, round int) {
 		defer s.Leave()
 	}
 	if !bytes.Equal(images[0], images[1]) {
-		t.Fatalf("round %d: other memories, of %d and %d bytes", round, len(images[0]), len(images[1]))
+		t.Fatalf("round %d: other memories, of %d and %d bytes", round, len(images[0]),
+			len(images[1]))
 	}
 }
 
@@ -116,9 +117,10 @@ func randomStep(guest string, r *rand.Rand) func(in *mmrun.Instance) string {
 	calls := map[string][]one{
 		"stores": {{"one", []uint64{n &^ 7, n}}, {"touch", []uint64{0, 1, n % 16, n}},
 			{"fill", []uint64{n, n % 9000, n}}, {"grow", []uint64{n % 2}}},
-		"cmap":    {{"put", []uint64{n % 500, n}}, {"get", []uint64{n % 500}}},
-		"btree":   {{"put", []uint64{n % 500, n}}, {"get", []uint64{n % 500}}},
-		"rust_kv": {{"put", []uint64{n % 500, n}}, {"del", []uint64{n % 500}}, {"get", []uint64{n % 500}}},
+		"cmap":  {{"put", []uint64{n % 500, n}}, {"get", []uint64{n % 500}}},
+		"btree": {{"put", []uint64{n % 500, n}}, {"get", []uint64{n % 500}}},
+		"rust_kv": {{"put", []uint64{n % 500, n}}, {"del", []uint64{n % 500}},
+			{"get", []uint64{n % 500}}},
 	}[guest]
 	var chosen []one
 	for range 1 + r.IntN(3) {
@@ -173,8 +175,8 @@ func randomStep(guest string, r *rand.Rand) func(in *mmrun.Instance) string {
 
 var errEnough = fmt.Errorf("rolled back on purpose")
 
-// A host function writes the guest's memory behind the Tx. What it tells is taken; if it does not tell,
-// all of the memory is compared. Nothing is missed either way, and Stats say which it was.
+// A host function writes the guest's memory behind the Tx. What it tells is taken; if it does not
+// tell, all of the memory is compared. Nothing is missed either way, and Stats say which it was.
 func TestHostFunctionsTellWhatTheyWrite(t *testing.T) {
 	for _, tells := range []bool{false, true} {
 		t.Run(fmt.Sprint("tells ", tells), func(t *testing.T) {

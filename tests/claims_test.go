@@ -18,8 +18,8 @@ import (
 )
 
 // What a file claims to hold costs nothing: neither its length, nor what a header with a valid
-// checksum says, makes anybody allocate memory or blocks, or read for long, beyond what there is. The
-// answer is an error, or the state.
+// checksum says, makes anybody allocate memory or blocks, or read for long, beyond what there is.
+// The answer is an error, or the state.
 func TestClaimsCostNothing(t *testing.T) {
 	rt := newRuntime(t)
 	base := filepath.Join(t.TempDir(), "s")
@@ -66,7 +66,8 @@ func TestClaimsCostNothing(t *testing.T) {
 		"commit 2^64-1 known as durable": header(56, 1<<64-1),
 		"commit 2^63":                    header(24, 1<<63),
 	}
-	for _, name := range []string{"module.wasm", "memory", "memory.sums", "globals", "wal.0", "wal.1", "lock"} {
+	for _, name := range []string{"module.wasm", "memory", "memory.sums", "globals", "wal.0",
+		"wal.1", "lock"} {
 		claims[name+" of a terabyte"] = long(name)
 	}
 	for what, claim := range claims {
@@ -96,7 +97,8 @@ func TestClaimsCostNothing(t *testing.T) {
 				err := ask(dir)
 				runtime.ReadMemStats(&after)
 				allocated, blocks := after.TotalAlloc-before.TotalAlloc, blocksOf(t, dir)
-				t.Logf("%s: %v (%d KiB of memory, %d of blocks)", who, err, allocated>>10, blocks>>10)
+				t.Logf("%s: %v (%d KiB of memory, %d of blocks)", who, err, allocated>>10,
+					blocks>>10)
 				if allocated > 200<<20 {
 					t.Errorf("%s: %d MiB of memory", who, allocated>>20)
 				}

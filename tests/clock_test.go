@@ -11,8 +11,8 @@ import (
 	"github.com/mmrun/mmrun/internal/testkit/guests"
 )
 
-// Whatever machine the state is resumed on, and whether it was closed or killed, the guest's clock never
-// runs back, and never jumps by the uptime of a machine.
+// Whatever machine the state is resumed on, and whether it was closed or killed, the guest's clock
+// never runs back, and never jumps by the uptime of a machine.
 func TestMonotonicClockGoesOn(t *testing.T) {
 	rt, dir := wasiRuntime(t), filepath.Join(t.TempDir(), "s")
 	wasm := guests.Load(t, "clock")

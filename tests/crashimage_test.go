@@ -51,7 +51,8 @@ type cutter struct {
 	rec    *faultfs.Recorder
 	random int // images with random choices at each instant
 	emit   func(cutJob)
-	// opsOnly: the power is cut before operations only, and nothing holds up the workload between them.
+	// opsOnly: the power is cut before operations only, and nothing holds up the workload between
+	// them.
 	opsOnly bool
 
 	mu         sync.Mutex
@@ -78,7 +79,8 @@ func newCutter(t testing.TB, root string, seed uint64, random int, emit func(cut
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = rec.Close() })
-	c := &cutter{rec: rec, random: random, emit: emit, rnd: rand.New(rand.NewPCG(seed, 0)), seen: make(map[cutKey]bool)}
+	c := &cutter{rec: rec, random: random, emit: emit, rnd: rand.New(rand.NewPCG(seed, 0)),
+		seen: make(map[cutKey]bool)}
 	rec.Before = c.before
 	return c
 }
@@ -120,11 +122,13 @@ func (c *cutter) durable(seq uint64) {
 }
 
 // run does the steps of a workload, which must all succeed.
-func (c *cutter) run(m *machine, dir string, mode mmrun.Mode, policy mmrun.SyncPolicy, steps []step) (err error) {
+func (c *cutter) run(m *machine, dir string, mode mmrun.Mode, policy mmrun.SyncPolicy,
+	steps []step) (err error) {
 	c.at = "open"
 	c.set(func(b *bounds) { b.started = 1 })
 	open := func(create bool, mode mmrun.Mode) (*mmrun.Instance, error) {
-		return m.open(dir, c.rec.FS(), create, withBootID(bootOfWorkload), mmrun.WithMode(mode), mmrun.WithSync(policy))
+		return m.open(dir, c.rec.FS(), create, withBootID(bootOfWorkload), mmrun.WithMode(mode),
+			mmrun.WithSync(policy))
 	}
 	in, err := open(true, mode)
 	if err != nil {
@@ -135,7 +139,8 @@ func (c *cutter) run(m *machine, dir string, mode mmrun.Mode, policy mmrun.SyncP
 	timer := make(chan struct{}, 1)
 	c.mu.Lock()
 	c.onOp = func(op *faultfs.Op) {
-		if op.Kind == faultfs.Sync && strings.Contains(faultfs.Site(modulePath), "syncInBackground") {
+		if op.Kind == faultfs.Sync && strings.Contains(faultfs.Site(modulePath),
+			"syncInBackground") {
 			select {
 			case timer <- struct{}{}:
 			default:
@@ -152,7 +157,11 @@ func (c *cutter) run(m *machine, dir string, mode mmrun.Mode, policy mmrun.SyncP
 		case doEvent:
 			committed := !s.view && (!s.traps || in.Mode() == mmrun.Continuous)
 			if committed {
-				c.set(func(b *bounds) { b.started = seq + 1; b.tearable = b.tearable || in.Mode() == mmrun.Continuous })
+				c.set(func(b *bounds) {
+					b.started = seq + 1
+					b.tearable = b.tearable ||
+						in.Mode() == mmrun.Continuous
+				})
 			}
 			if s.view && in.Mode() == mmrun.Continuous {
 				continue
@@ -264,7 +273,8 @@ func (c *checker) check(job cutJob, want []digest) (seq uint64, err error) {
 	seq = in.Seq()
 	switch {
 	case seq < job.floor:
-		return 0, fmt.Errorf("lost: commit %d had been acknowledged as durable, commit %d came back", job.floor, seq)
+		return 0, fmt.Errorf("lost: commit %d had been acknowledged as durable, commit %d came "+
+			"back", job.floor, seq)
 	case seq > job.started:
 		return 0, fmt.Errorf("commit %d came back, commit %d was the last begun", seq, job.started)
 	}
@@ -295,7 +305,8 @@ func (c *checker) check(job cutJob, want []digest) (seq uint64, err error) {
 		return 0, fmt.Errorf("second open: %w", err)
 	}
 	if got, err := digestOf(in); err != nil || got != after || in.Seq() != seq+1 {
-		return 0, fmt.Errorf("second open: commit %d, want %d with the same content (%v)", in.Seq(), seq+1, err)
+		return 0, fmt.Errorf("second open: commit %d, want %d with the same content (%v)", in.Seq(),
+			seq+1, err)
 	}
 	return seq, nil
 }
@@ -329,10 +340,12 @@ func checkSums(in *mmrun.Instance) error {
 	}
 	defer sums.Close()
 	var bad []uint32
-	err = pagefile.Verify(memory, sums, uint64(storeOf(in).State().MemoryPages)*mmapmem.WasmPageSize,
+	err = pagefile.Verify(memory, sums,
+		uint64(storeOf(in).State().MemoryPages)*mmapmem.WasmPageSize,
 		func(page uint32) { bad = append(bad, page) })
 	if err == nil && len(bad) > 0 {
-		err = fmt.Errorf("after recovery to commit %d, pages %v do not have their checksums", storeOf(in).State().Seq, bad)
+		err = fmt.Errorf("after recovery to commit %d, pages %v do not have their checksums",
+			storeOf(in).State().Seq, bad)
 	}
 	return err
 }
@@ -349,7 +362,8 @@ func (c *checker) checkDeep(t testing.TB, job cutJob, images int) (opened int, e
 		return 1, err
 	}
 	defer os.RemoveAll(root)
-	// There are thousands, of which some spread over the whole of it are kept, each with the same chance.
+	// There are thousands, of which some spread over the whole of it are kept, each with the same
+	// chance.
 	var jobs []cutJob
 	rnd, met := rand.New(rand.NewPCG(uint64(c.n), 1)), 0
 	second := newCutter(t, root, uint64(c.n), 2, func(j cutJob) {
@@ -368,7 +382,8 @@ func (c *checker) checkDeep(t testing.TB, job cutJob, images int) (opened int, e
 		second.now.floor = 0
 	}
 	want := slices.Clone(c.want[:base+1])
-	in, err := c.m.open(filepath.Join(root, "s"), second.rec.FS(), job.floor == 0, withBootID(bootAfterCut))
+	in, err := c.m.open(filepath.Join(root, "s"), second.rec.FS(), job.floor == 0,
+		withBootID(bootAfterCut))
 	if err != nil {
 		return 1, fmt.Errorf("recovery: %w", err)
 	}
@@ -376,7 +391,8 @@ func (c *checker) checkDeep(t testing.TB, job cutJob, images int) (opened int, e
 	second.durable(base)
 	for i, s := range []step{
 		event("other stores", do("random", 1000+base, 6)),
-		event("another fill", do("fill", 200, 20000, 0x77), do("one", 0, base)).withMeta([]byte("other")),
+		event("another fill", do("fill", 200, 20000, 0x77),
+			do("one", 0, base)).withMeta([]byte("other")),
 		syncStep,
 		event("a third one", do("random", 2000+base, 3)),
 		checkpointStep,
@@ -390,7 +406,11 @@ func (c *checker) checkDeep(t testing.TB, job cutJob, images int) (opened int, e
 			err = in.Checkpoint(bg)
 			second.durable(in.Seq())
 		default:
-			second.set(func(b *bounds) { b.started = in.Seq() + 1; b.tearable = b.tearable || in.Mode() == mmrun.Continuous })
+			second.set(func(b *bounds) {
+				b.started = in.Seq() + 1
+				b.tearable = b.tearable ||
+					in.Mode() == mmrun.Continuous
+			})
 			if err = runEvent(in, s, second.rec.Point); err == nil {
 				var d digest
 				d, err = digestOf(in)
@@ -423,7 +443,8 @@ type enumeration struct {
 	deepEvery int                       // one of that many images is cut a second time; 0: none
 	skip      func(op *faultfs.Op) bool // syncs to leave out
 	first     bool                      // end at the first violation
-	oneProc   bool                      // the workload's goroutines take turns, and those in the background wait
+	// the workload's goroutines take turns, and those in the background wait
+	oneProc bool
 }
 
 type enumerated struct {
@@ -457,7 +478,8 @@ func (e *enumeration) run(t testing.TB) enumerated {
 	jobs := make(chan cutJob, 64)
 	var workers sync.WaitGroup
 	for w := range runtime.GOMAXPROCS(0) {
-		c := &checker{m: newMachine(t), want: want, boot: bootAfterCut, skip: e.skip, work: filepath.Join(scratch, fmt.Sprint("worker", w))}
+		c := &checker{m: newMachine(t), want: want, boot: bootAfterCut, skip: e.skip,
+			work: filepath.Join(scratch, fmt.Sprint("worker", w))}
 		if err := os.Mkdir(c.work, 0o777); err != nil {
 			t.Fatal(err)
 		}
@@ -530,13 +552,20 @@ type namedEnumeration struct {
 
 func enumerations() []namedEnumeration {
 	return []namedEnumeration{
-		{"atomic, sync never", enumeration{mode: mmrun.Atomic, policy: mmrun.SyncNever, steps: atomicSteps()}},
-		{"atomic, sync always", enumeration{mode: mmrun.Atomic, policy: mmrun.SyncAlways, steps: atomicSteps()}},
-		{"atomic, sync every 1ms", enumeration{mode: mmrun.Atomic, policy: mmrun.SyncEvery(time.Millisecond), steps: smallSteps()}},
-		{"continuous", enumeration{mode: mmrun.Continuous, policy: mmrun.SyncNever, steps: continuousSteps()}},
-		{"continuous, sync always", enumeration{mode: mmrun.Continuous, policy: mmrun.SyncAlways, steps: continuousSteps()}},
-		{"conversions", enumeration{mode: mmrun.Atomic, policy: mmrun.SyncNever, steps: conversionSteps()}},
-		{"sync before the fold", enumeration{mode: mmrun.Atomic, policy: mmrun.SyncNever, steps: switchSteps(), oneProc: true}},
+		{"atomic, sync never", enumeration{mode: mmrun.Atomic, policy: mmrun.SyncNever,
+			steps: atomicSteps()}},
+		{"atomic, sync always", enumeration{mode: mmrun.Atomic, policy: mmrun.SyncAlways,
+			steps: atomicSteps()}},
+		{"atomic, sync every 1ms", enumeration{mode: mmrun.Atomic,
+			policy: mmrun.SyncEvery(time.Millisecond), steps: smallSteps()}},
+		{"continuous", enumeration{mode: mmrun.Continuous, policy: mmrun.SyncNever,
+			steps: continuousSteps()}},
+		{"continuous, sync always", enumeration{mode: mmrun.Continuous, policy: mmrun.SyncAlways,
+			steps: continuousSteps()}},
+		{"conversions", enumeration{mode: mmrun.Atomic, policy: mmrun.SyncNever,
+			steps: conversionSteps()}},
+		{"sync before the fold", enumeration{mode: mmrun.Atomic, policy: mmrun.SyncNever,
+			steps: switchSteps(), oneProc: true}},
 	}
 }
 
@@ -556,8 +585,10 @@ func TestPowerCutAtEveryOperation(t *testing.T) {
 			for _, v := range r.violations {
 				t.Error(v)
 			}
-			t.Logf("%d instants, %d images opened, %d more cut during or after recovery, %d of both refused as torn, %d violations, %.1fs",
-				r.points, r.images, r.second, r.torn, len(r.violations), time.Since(start).Seconds())
+			t.Logf("%d instants, %d images opened, %d more cut during or after recovery, %d of "+
+				"both refused as torn, %d violations, %.1fs",
+				r.points, r.images, r.second, r.torn, len(r.violations), time.Since(start).
+					Seconds())
 		})
 	}
 }

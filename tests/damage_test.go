@@ -28,7 +28,8 @@ func content(t testing.TB, in *mmrun.Instance) string {
 			return err
 		}
 		memory, _ := tx.Memory().Read(0, tx.Memory().Size())
-		sum = fmt.Sprintf("commit %d, count %d, memory of %d bytes %x", seq, count[0], len(memory), sha256.Sum256(memory))
+		sum = fmt.Sprintf("commit %d, count %d, memory of %d bytes %x", seq, count[0], len(memory),
+			sha256.Sum256(memory))
 		return nil
 	})
 	if err != nil {
@@ -70,8 +71,8 @@ func (s snapshot) write(t *testing.T, dir string) {
 	}
 }
 
-// A flipped bit or a cut, anywhere in any file of a state: Verify finds it, or Open refuses the state, or
-// what Open gives is what was there before the damage.
+// A flipped bit or a cut, anywhere in any file of a state: Verify finds it, or Open refuses the
+// state, or what Open gives is what was there before the damage.
 func TestDamageIsFoundOrHarmless(t *testing.T) {
 	flips, cuts := 400, 60 // for each file and kind of state
 	if testing.Short() {
@@ -85,14 +86,16 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 	// What a kill leaves is there, synced or not, and damage to it must be found just as well.
 	kinds := map[string]snapshot{}
 	var want string
-	for name, policy := range map[string]mmrun.SyncPolicy{"synced": mmrun.SyncAlways, "not synced": mmrun.SyncNever} {
+	for name, policy := range map[string]mmrun.SyncPolicy{"synced": mmrun.SyncAlways,
+		"not synced": mmrun.SyncNever} {
 		dir := filepath.Join(base, name)
 		in := open(t, rt, dir, wasm, mmrun.WithWALSize(mmrun.MinWALSize), mmrun.WithSync(policy))
 		for i := range uint64(1200) { // both segments are in use
 			call(t, in, "one", i%16*4096+i/16*8, i+1)
 		}
 		want = content(t, in)
-		if s := readSnapshot(t, dir); policy == mmrun.SyncAlways || bytes.Contains(s["lock"], []byte("open ")) {
+		if s := readSnapshot(t, dir); policy == mmrun.SyncAlways ||
+			bytes.Contains(s["lock"], []byte("open ")) {
 			kinds["killed, "+name] = s
 		} else {
 			t.Log("this system does not tell a kill from a power cut")
@@ -133,7 +136,8 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 		case !sound:
 			found++
 		default:
-			t.Errorf("%s, %s, %s: silently another state:\n got %s\nwant %s", kind, name, what, got, want)
+			t.Errorf("%s, %s, %s: silently another state:\n got %s\nwant %s", kind, name, what, got,
+				want)
 		}
 	}
 	for kind, s := range kinds {
@@ -158,6 +162,7 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("damage: %d bits flipped and files cut: %d refused by Open, %d found by Verify alone, %d harmless, 0 silently wrong",
+	t.Logf("damage: %d bits flipped and files cut: %d refused by Open, %d found by Verify alone, "+
+		"%d harmless, 0 silently wrong",
 		tried, refused, found, harmless)
 }

@@ -100,12 +100,14 @@ func TestWhatIsNoFileIsRefused(t *testing.T) {
 								t.Error("it was opened")
 								return
 							}
-							if !errors.Is(err, mmrun.ErrCorrupt) || !strings.Contains(err.Error(), name) {
+							if !errors.Is(err, mmrun.ErrCorrupt) ||
+								!strings.Contains(err.Error(), name) {
 								t.Errorf("open: %v, want ErrCorrupt and the name", err)
 							}
 						},
 						"open with the module": func() {
-							if in, err := mmrun.Open(ctx, rt, dir, guests.Load(t, "stores")); err == nil {
+							if in, err := mmrun.Open(ctx, rt, dir,
+								guests.Load(t, "stores")); err == nil {
 								_ = in.Close(ctx)
 								if name != "module.wasm" {
 									t.Error("it was opened")
@@ -183,7 +185,8 @@ func TestNobodyElseMayTouchAState(t *testing.T) {
 		if r, err := fsck.Repair(dir, true); err != nil || r.Backup == "" {
 			t.Fatalf("%+v, %v", r, err)
 		}
-		err = filepath.WalkDir(filepath.Dir(dir), func(path string, e fs.DirEntry, err error) error {
+		err = filepath.WalkDir(filepath.Dir(dir), func(path string, e fs.DirEntry,
+			err error) error {
 			if err != nil || path == filepath.Dir(dir) {
 				return err
 			}
@@ -269,7 +272,8 @@ func TestSecondOpenIsToldWhoHasTheState(t *testing.T) {
 	rt := newRuntime(t)
 	open(t, rt, dir, guests.Load(t, "counter"))
 	_, err := mmrun.Open(ctx, rt, dir, nil)
-	if !errors.Is(err, mmrun.ErrLocked) || !strings.Contains(err.Error(), "in use by this process") {
+	if !errors.Is(err, mmrun.ErrLocked) || !strings.Contains(err.Error(),
+		"in use by this process") {
 		t.Errorf("%v", err)
 	}
 }

@@ -107,21 +107,26 @@ type entry struct {
 }
 
 var entries = []entry{
-	{"Call", false, false, func(ctx context.Context, e *endings, how int, _ func(*mmrun.Tx) error) error {
+	{"Call", false, false, func(ctx context.Context, e *endings, how int,
+		_ func(*mmrun.Tx) error) error {
 		_, err := e.in.Call(ctx, "step", uint64(how))
 		return err
 	}},
-	{"typed call", false, false, func(ctx context.Context, e *endings, how int, _ func(*mmrun.Tx) error) error {
+	{"typed call", false, false, func(ctx context.Context, e *endings, how int,
+		_ func(*mmrun.Tx) error) error {
 		_, err := e.typed.Call(ctx, e.in, int32(how), mmrun.None{}, mmrun.None{})
 		return err
 	}},
-	{"Update", true, false, func(ctx context.Context, e *endings, how int, fn func(*mmrun.Tx) error) error {
+	{"Update", true, false, func(ctx context.Context, e *endings, how int,
+		fn func(*mmrun.Tx) error) error {
 		return e.in.Update(ctx, body(ctx, how, fn))
 	}},
-	{"View", true, true, func(ctx context.Context, e *endings, how int, fn func(*mmrun.Tx) error) error {
+	{"View", true, true, func(ctx context.Context, e *endings, how int,
+		fn func(*mmrun.Tx) error) error {
 		return e.in.View(ctx, body(ctx, how, fn))
 	}},
-	{"typed in Update", true, false, func(ctx context.Context, e *endings, how int, fn func(*mmrun.Tx) error) error {
+	{"typed in Update", true, false, func(ctx context.Context, e *endings, how int,
+		fn func(*mmrun.Tx) error) error {
 		return e.in.Update(ctx, func(tx *mmrun.Tx) error {
 			if _, err := e.typed.In(ctx, tx, int32(how), mmrun.None{}, mmrun.None{}); err != nil {
 				return err
@@ -229,7 +234,8 @@ func TestEventIsCommittedWholeOrNotAtAll(t *testing.T) {
 					switch {
 					case x.commits && (err != nil || !returned):
 						t.Errorf("%s: %v", x.name, err)
-					case !x.commits && returned && err == nil && x.name != "module closed by a host function":
+					case !x.commits && returned && err == nil &&
+						x.name != "module closed by a host function":
 						t.Errorf("%s: no error", x.name)
 					case x.is != nil && !errors.Is(err, x.is):
 						t.Errorf("%s: the error is %v, which does not wrap %v", x.name, err, x.is)
@@ -277,7 +283,8 @@ func TestPanicInsideCommit(t *testing.T) {
 		}
 		return do()
 	})
-	e := newEndings(t, wazero.NewRuntimeConfig(), withFS(layer), mmrun.WithWALSize(mmrun.MinWALSize))
+	e := newEndings(t, wazero.NewRuntimeConfig(), withFS(layer),
+		mmrun.WithWALSize(mmrun.MinWALSize))
 	e.want()
 	large := make([]byte, 1<<20)
 	err, returned := onAnotherGoroutine(func() error {
@@ -319,7 +326,11 @@ func TestWaitingEndsWithTheContext(t *testing.T) {
 			<-inside
 			nothing := func(*mmrun.Tx) error { return nil }
 			waiters := map[string]func(ctx context.Context) error{
-				"Call":       func(ctx context.Context) error { _, err := e.in.Call(ctx, "get"); return err },
+				"Call": func(ctx context.Context) error {
+					_,
+						err := e.in.Call(ctx, "get")
+					return err
+				},
 				"Update":     func(ctx context.Context) error { return e.in.Update(ctx, nothing) },
 				"View":       func(ctx context.Context) error { return e.in.View(ctx, nothing) },
 				"Checkpoint": e.in.Checkpoint,
@@ -354,9 +365,19 @@ func TestWaitingEndsWithTheContext(t *testing.T) {
 func TestNestedEventsAreRefused(t *testing.T) {
 	e := newEndings(t, wazero.NewRuntimeConfig())
 	calls := map[string]func(ctx context.Context) error{
-		"Call":       func(ctx context.Context) error { _, err := e.in.Call(ctx, "get"); return err },
-		"Update":     func(ctx context.Context) error { return e.in.Update(ctx, func(*mmrun.Tx) error { return nil }) },
-		"View":       func(ctx context.Context) error { return e.in.View(ctx, func(*mmrun.Tx) error { return nil }) },
+		"Call": func(ctx context.Context) error {
+			_,
+				err := e.in.Call(ctx, "get")
+			return err
+		},
+		"Update": func(ctx context.Context) error {
+			return e.in.Update(ctx,
+				func(*mmrun.Tx) error { return nil })
+		},
+		"View": func(ctx context.Context) error {
+			return e.in.View(ctx,
+				func(*mmrun.Tx) error { return nil })
+		},
 		"Sync":       func(ctx context.Context) error { return e.in.Sync(ctx) },
 		"Checkpoint": func(ctx context.Context) error { return e.in.Checkpoint(ctx) },
 		"Close":      func(ctx context.Context) error { return e.in.Close(ctx) },
@@ -486,7 +507,8 @@ func TestOptionsAreChecked(t *testing.T) {
 		"a negative wal":    mmrun.WithWALSize(-1),
 		"an impossible wal": mmrun.WithWALSize(1 << 62),
 	} {
-		if in, err := mmrun.Open(ctx, newRuntime(t), dir, guests.Load(t, "counter"), opt); err == nil {
+		if in, err := mmrun.Open(ctx, newRuntime(t), dir, guests.Load(t, "counter"),
+			opt); err == nil {
 			in.Close(ctx)
 			t.Errorf("%s is accepted", name)
 		}

@@ -24,9 +24,9 @@ import (
 	"github.com/mmrun/mmrun/vfs/faultfs"
 )
 
-// faultRun is one run of a workload on a file system that fails at one operation, or from one on. It goes
-// on wherever the instance says that it can, opens the state again where it cannot, and at the
-// end all events are there.
+// faultRun is one run of a workload on a file system that fails at one operation, or from one on.
+// It goes on wherever the instance says that it can, opens the state again where it cannot, and at
+// the end all events are there.
 type faultRun struct {
 	m      *machine
 	dir    string
@@ -110,7 +110,8 @@ func (r *faultRun) open(mode mmrun.Mode) error {
 		if try == 2 || r.dead {
 			r.inj.Heal()
 		}
-		in, err := r.m.open(r.dir, r.fs, true, mmrun.WithMode(mode), mmrun.WithSync(r.policy), withBootID(bootOfWorkload))
+		in, err := r.m.open(r.dir, r.fs, true, mmrun.WithMode(mode), mmrun.WithSync(r.policy),
+			withBootID(bootOfWorkload))
 		if r.die && r.faulty() {
 			r.dead = true
 		}
@@ -128,7 +129,8 @@ func (r *faultRun) open(mode mmrun.Mode) error {
 			r.acked = 1
 		}
 		if got := in.Seq(); got != r.acked {
-			return fmt.Errorf("commit %d came back, commit %d was the last acknowledged", got, r.acked)
+			return fmt.Errorf("commit %d came back, commit %d was the last acknowledged", got,
+				r.acked)
 		}
 		if err := checkState(in, r.want); err != nil {
 			return err
@@ -176,7 +178,8 @@ func (r *faultRun) isDurable() {
 
 // clear tells whether an error says what failed and where.
 func (r *faultRun) clear(err error) error {
-	if !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, mmrun.ErrPoisoned) {
+	if !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) &&
+		!errors.Is(err, mmrun.ErrPoisoned) {
 		return fmt.Errorf("the error does not wrap its cause: %w", err)
 	}
 	if !strings.Contains(err.Error(), filepath.Base(r.dir)) {
@@ -221,12 +224,14 @@ func (r *faultRun) step(s step) error {
 		}
 		switch {
 		case r.die && !r.dead && r.faulty():
-			// The process dies now, at the latest: whatever it still did can have been lost on the way.
+			// The process dies now, at the latest: whatever it still did can have been lost on the
+			// way.
 			r.dead = true
 			if err == nil {
 				r.acked = target
 			}
-			if err := r.reopen(err != nil && committing); err != nil || r.ended || r.acked == target {
+			if err := r.reopen(err != nil && committing); err != nil || r.ended ||
+				r.acked == target {
 				return err
 			}
 			continue
@@ -235,7 +240,8 @@ func (r *faultRun) step(s step) error {
 				return fmt.Errorf("commit %d, want %d", got, target)
 			}
 			r.acked = target
-			if s.do == doSync || s.do == doCheckpoint || committing && r.policy == mmrun.SyncAlways {
+			if s.do == doSync || s.do == doCheckpoint || committing &&
+				r.policy == mmrun.SyncAlways {
 				if s.do == doSync && r.in.Mode() == mmrun.Atomic && r.failedSyncs() > r.synced {
 					return errors.New("a sync was acknowledged after one had failed")
 				}
@@ -276,8 +282,8 @@ func (r *faultRun) step(s step) error {
 	}
 }
 
-// endWithTrap ends a run in which a fault made a continuous event trap: what it did is the state now,
-// and not that of the twin.
+// endWithTrap ends a run in which a fault made a continuous event trap: what it did is the state
+// now, and not that of the twin.
 func (r *faultRun) endWithTrap() error {
 	r.ended = true
 	before, err := digestOf(r.in)
@@ -295,7 +301,8 @@ func (r *faultRun) endWithTrap() error {
 		return err
 	}
 	if after, err := digestOf(r.in); err != nil || after != before || r.in.Seq() != seq {
-		return fmt.Errorf("after a trap, commit %d came back for %d, with the same content: %t, %v", r.in.Seq(), seq, after == before, err)
+		return fmt.Errorf("after a trap, commit %d came back for %d, with the same content: %t, %v",
+			r.in.Seq(), seq, after == before, err)
 	}
 	return nil
 }
@@ -355,7 +362,8 @@ func parallel(t *testing.T, n int, check func(m *machine, dir string, k int) err
 	}
 }
 
-func parallelErrors(t *testing.T, n, most int, check func(m *machine, dir string, k int) error) (errs []error) {
+func parallelErrors(t *testing.T, n, most int, check func(m *machine, dir string,
+	k int) error) (errs []error) {
 	t.Helper()
 	scratch := scratch.Dir(t)
 	var next atomic.Int64
@@ -421,7 +429,8 @@ func operations(t *testing.T, w workload, want []digest) []faultfs.Kind {
 		}
 		return do()
 	})
-	r := &faultRun{m: newMachine(t), dir: filepath.Join(scratch.Dir(t), "s"), fs: fsys, inj: faultfs.NewInjector(0, faultfs.EIO, false),
+	r := &faultRun{m: newMachine(t), dir: filepath.Join(scratch.Dir(t), "s"), fs: fsys,
+		inj:  faultfs.NewInjector(0, faultfs.EIO, false),
 		mode: w.mode, policy: w.policy, steps: w.steps, want: want}
 	if err := r.run(); err != nil {
 		t.Fatalf("without a fault: %v", err)
@@ -434,7 +443,8 @@ func TestEachOperationFails(t *testing.T) {
 		fault   faultfs.Fault
 		forever bool
 	}{
-		{faultfs.EIO, false}, {faultfs.EIO, true}, {faultfs.ENOSPC, false}, {faultfs.Short, false}, {faultfs.After, false},
+		{faultfs.EIO, false}, {faultfs.EIO, true}, {faultfs.ENOSPC, false}, {faultfs.Short,
+			false}, {faultfs.After, false},
 	}
 	if testing.Short() {
 		faults = faults[:2]
@@ -452,7 +462,8 @@ func TestEachOperationFails(t *testing.T) {
 						return nil
 					}
 					inj := faultfs.NewInjector(k, f.fault, f.forever)
-					r := &faultRun{m: m, dir: filepath.Join(dir, "s"), fs: faultfs.Wrap(vfs.OS, inj.Layer), inj: inj,
+					r := &faultRun{m: m, dir: filepath.Join(dir, "s"),
+						fs: faultfs.Wrap(vfs.OS, inj.Layer), inj: inj,
 						mode: w.mode, policy: w.policy, steps: w.steps, want: want}
 					err := r.run()
 					if !r.faulty() { // the order of what runs side by side is not always the same
@@ -460,7 +471,8 @@ func TestEachOperationFails(t *testing.T) {
 					}
 					if err != nil {
 						op := inj.Failed()[0]
-						return fmt.Errorf("operation %d (%v): %v, forever %t: %w", k, &op, f.fault, f.forever, err)
+						return fmt.Errorf("operation %d (%v): %v, forever %t: %w", k, &op, f.fault,
+							f.forever, err)
 					}
 					runs.Add(1)
 					if r.poisoned {
@@ -472,7 +484,8 @@ func TestEachOperationFails(t *testing.T) {
 					return nil
 				})
 			}
-			t.Logf("%d operations, failed one by one in %d runs: %d poisoned the instance, %d left a torn state that was refused, %.1fs",
+			t.Logf("%d operations, failed one by one in %d runs: %d poisoned the instance, %d "+
+				"left a torn state that was refused, %.1fs",
 				len(ops), runs.Load(), poisoned.Load(), torn.Load(), time.Since(start).Seconds())
 		})
 	}
@@ -501,7 +514,8 @@ func (a *ackCuts) durable(seq uint64) {
 			images = append(images, a.rec.CutRandom(a.rnd))
 		}
 		for _, im := range images {
-			a.jobs = append(a.jobs, cutJob{image: im, bounds: bounds{floor: seq, started: seq}, at: fmt.Sprintf("after commit %d", seq)})
+			a.jobs = append(a.jobs, cutJob{image: im, bounds: bounds{floor: seq, started: seq},
+				at: fmt.Sprintf("after commit %d", seq)})
 		}
 	}
 	a.rec.Point()
@@ -538,9 +552,9 @@ func eachOperation(ops int) []int {
 	return ks
 }
 
-// TestKillAtEachOperationThenPowerCut lets a process die at each operation and another one go on from the
-// page cache. What that one acknowledges as durable must be so, also where it rests on what the
-// first one has written and never synced.
+// TestKillAtEachOperationThenPowerCut lets a process die at each operation and another one go on
+// from the page cache. What that one acknowledges as durable must be so, also where it rests on
+// what the first one has written and never synced.
 func TestKillAtEachOperationThenPowerCut(t *testing.T) {
 	testWithCuts(t, eachOperation, killAt)
 }
@@ -552,8 +566,8 @@ func killAt(k int, r *faultRun, cuts *ackCuts) {
 	r.fs = faultfs.Wrap(cuts.rec.FS(), r.inj.Layer)
 }
 
-// TestFailedSyncIsNeverTrusted fails each sync as Linux does: the pages are lost, and the kernel takes them
-// for clean, so that a later sync succeeds without writing them.
+// TestFailedSyncIsNeverTrusted fails each sync as Linux does: the pages are lost, and the kernel
+// takes them for clean, so that a later sync succeeds without writing them.
 func TestFailedSyncIsNeverTrusted(t *testing.T) {
 	testWithCuts(t, eachOperation, func(k int, r *faultRun, cuts *ackCuts) {
 		// The recorder fails the sync, and the injector, which is not armed, only counts.
@@ -570,7 +584,8 @@ func TestFailedSyncIsNeverTrusted(t *testing.T) {
 	})
 }
 
-func testWithCuts(t *testing.T, choose func(ops int) []int, prepare func(k int, r *faultRun, cuts *ackCuts)) {
+func testWithCuts(t *testing.T, choose func(ops int) []int,
+	prepare func(k int, r *faultRun, cuts *ackCuts)) {
 	for _, w := range faultWorkloads() {
 		t.Run(w.name, func(t *testing.T) {
 			start := time.Now()
@@ -579,21 +594,26 @@ func testWithCuts(t *testing.T, choose func(ops int) []int, prepare func(k int, 
 			ks := choose(len(operations(t, w, want)))
 			var runs, images atomic.Int64
 			parallel(t, len(ks), func(m *machine, dir string, i int) error {
-				n, err := runWithCuts(m, dir, w, want, func(r *faultRun, cuts *ackCuts) { prepare(ks[i-1], r, cuts) })
+				n, err := runWithCuts(m, dir, w, want, func(r *faultRun,
+					cuts *ackCuts) {
+					prepare(ks[i-1], r, cuts)
+				})
 				if n > 0 {
 					runs.Add(1)
 					images.Add(int64(n))
 				}
 				return err
 			})
-			t.Logf("%d runs, %d images opened, %.1fs", runs.Load(), images.Load(), time.Since(start).Seconds())
+			t.Logf("%d runs, %d images opened, %.1fs", runs.Load(), images.Load(),
+				time.Since(start).Seconds())
 		})
 	}
 }
 
-// runWithCuts runs a workload with the fault that prepare arranges, and returns how many images were
-// opened, 0 if the fault has not happened.
-func runWithCuts(m *machine, dir string, w workload, want []digest, prepare func(r *faultRun, cuts *ackCuts)) (images int, err error) {
+// runWithCuts runs a workload with the fault that prepare arranges, and returns how many images
+// were opened, 0 if the fault has not happened.
+func runWithCuts(m *machine, dir string, w workload, want []digest,
+	prepare func(r *faultRun, cuts *ackCuts)) (images int, err error) {
 	root, work := filepath.Join(dir, "w"), filepath.Join(dir, "images")
 	for _, d := range []string{root, work} {
 		if err := os.Mkdir(d, 0o777); err != nil {
@@ -605,7 +625,8 @@ func runWithCuts(m *machine, dir string, w workload, want []digest, prepare func
 		return 0, err
 	}
 	defer cuts.rec.Close()
-	r := &faultRun{m: m, dir: filepath.Join(root, "s"), mode: w.mode, policy: w.policy, steps: w.steps, want: want,
+	r := &faultRun{m: m, dir: filepath.Join(root, "s"), mode: w.mode, policy: w.policy,
+		steps: w.steps, want: want,
 		durable: cuts.durable}
 	prepare(r, cuts)
 	err = r.run()
@@ -622,8 +643,8 @@ func runWithCuts(m *machine, dir string, w workload, want []digest, prepare func
 	return images, nil
 }
 
-// TestDamagedPageGetsNoNewSum flips a bit of a page in the file that a record changes in another place. Taken as it is,
-// the page would get a checksum that fits the damage.
+// TestDamagedPageGetsNoNewSum flips a bit of a page in the file that a record changes in another
+// place. Taken as it is, the page would get a checksum that fits the damage.
 func TestDamagedPageGetsNoNewSum(t *testing.T) {
 	const page = 3 * 4096
 	for _, during := range []string{"recovery", "checkpoint"} {
@@ -653,7 +674,8 @@ func TestDamagedPageGetsNoNewSum(t *testing.T) {
 				t.Fatal(err)
 			}
 			if during == "checkpoint" {
-				if err := in.Checkpoint(bg); !errors.Is(err, mmrun.ErrPoisoned) || !errors.Is(err, pagefile.ErrChecksum) {
+				if err := in.Checkpoint(bg); !errors.Is(err, mmrun.ErrPoisoned) ||
+					!errors.Is(err, pagefile.ErrChecksum) {
 					t.Errorf("checkpoint over a damaged page: %v", err)
 				}
 			}

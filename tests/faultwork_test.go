@@ -87,7 +87,8 @@ func atomicSteps() []step {
 		event("stores", do("random", 3, 3)),
 		event("120 KB: larger than a segment", do("fill", 0, 120000, 0x44)),
 		event("one store", do("one", 24, 4)),
-		event("large metadata", do("one", 32, 5)).withMeta([]byte(strings.Repeat("metadata ", 700))),
+		event("large metadata", do("one", 32, 5)).withMeta([]byte(strings.Repeat("metadata ",
+			700))),
 		checkpointStep,
 		event("stores", do("random", 4, 4)).withMeta([]byte("cursor 2")),
 		reopenStep,
@@ -145,7 +146,8 @@ func continuousSteps() []step {
 		syncStep,
 		event("half an event", do("fill", 100, 3000, 0xaa), outside).thatTraps(),
 		event("stores", do("random", 2, 6)),
-		event("large metadata", do("one", 32, 5)).withMeta([]byte(strings.Repeat("metadata ", 700))),
+		event("large metadata", do("one", 32, 5)).withMeta([]byte(strings.Repeat("metadata ",
+			700))),
 		syncStep,
 		event("one store", do("one", 40, 6)),
 		reopenStep,
@@ -255,7 +257,8 @@ func runEvent(in *mmrun.Instance, s step, between func()) error {
 				between()
 			}
 			if _, err := tx.Call(bg, c.name, c.params...); err != nil {
-				trapped = s.traps && i == len(s.calls)-1 && strings.Contains(err.Error(), "out of bounds")
+				trapped = s.traps && i == len(s.calls)-1 &&
+					strings.Contains(err.Error(), "out of bounds")
 				return err
 			}
 		}
@@ -300,12 +303,14 @@ var sharedCache = wazero.NewCompilationCache()
 
 func newMachine(t testing.TB) *machine {
 	t.Helper()
-	rt := wazero.NewRuntimeWithConfig(bg, wazero.NewRuntimeConfig().WithCompilationCache(sharedCache))
+	rt := wazero.NewRuntimeWithConfig(bg,
+		wazero.NewRuntimeConfig().WithCompilationCache(sharedCache))
 	t.Cleanup(func() { _ = rt.Close(bg) })
 	return &machine{rt, guests.Load(t, "stores")}
 }
 
-func (m *machine) open(dir string, fsys vfs.FS, create bool, opts ...mmrun.Option) (*mmrun.Instance, error) {
+func (m *machine) open(dir string, fsys vfs.FS, create bool, opts ...mmrun.Option) (*mmrun.Instance,
+	error) {
 	wasm := m.wasm
 	if !create {
 		wasm = nil
@@ -327,10 +332,12 @@ func checkState(in *mmrun.Instance, want []digest) error {
 	if got != want[seq] {
 		for i, d := range want {
 			if i > 0 && d == got {
-				return fmt.Errorf("the state says that it is commit %d and has the content of commit %d", seq, i)
+				return fmt.Errorf("the state says that it is commit %d and has the content of "+
+					"commit %d", seq, i)
 			}
 		}
-		return fmt.Errorf("torn: the state says that it is commit %d and has the content of none", seq)
+		return fmt.Errorf("torn: the state says that it is commit %d and has the content of none",
+			seq)
 	}
 	// What the guest has must be what the small state says, also where the digest does not look.
 	var d delta.Encoder
@@ -339,7 +346,8 @@ func checkState(in *mmrun.Instance, want []digest) error {
 		return err
 	}
 	if delta := d.Bytes(); len(delta) > 0 {
-		return fmt.Errorf("commit %d: the guest's small state differs from the one read: % x", seq, delta)
+		return fmt.Errorf("commit %d: the guest's small state differs from the one read: % x", seq,
+			delta)
 	}
 	return nil
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/mmrun/mmrun/fsck"
 )
 
-// A small state of each version of the format is kept in testdata/states. It opens, or it is refused
-// with both versions in the message and stays as it is. A state of the present version is added when
-// the version changes.
+// A small state of each version of the format is kept in testdata/states. It opens, or it is
+// refused with both versions in the message and stays as it is. A state of the present version is
+// added when the version changes.
 func TestStatesOfEachFormatVersion(t *testing.T) {
 	for name, want := range map[string]struct {
 		seq     uint64 // 0: it is refused
@@ -35,7 +35,8 @@ func TestStatesOfEachFormatVersion(t *testing.T) {
 			before := readSnapshot(t, dir)
 			in, err := mmrun.Open(ctx, newRuntime(t), dir, nil)
 			if want.seq == 0 {
-				if !errors.Is(err, mmrun.ErrUnsupported) || !strings.Contains(err.Error(), want.refusal) {
+				if !errors.Is(err, mmrun.ErrUnsupported) ||
+					!strings.Contains(err.Error(), want.refusal) {
 					t.Errorf("%v, want ErrUnsupported and %q", err, want.refusal)
 				}
 				after := readSnapshot(t, dir)

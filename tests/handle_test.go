@@ -26,8 +26,8 @@ func wasiRuntime(t testing.TB) wazero.Runtime {
 	return rt
 }
 
-// What a guest reads is the event, what it prints is the effect; what it refuses, and what fails, has
-// not happened.
+// What a guest reads is the event, what it prints is the effect; what it refuses, and what fails,
+// has not happened.
 func TestHandler(t *testing.T) {
 	var complaints, rest bytes.Buffer
 	rt, dir := wasiRuntime(t), filepath.Join(t.TempDir(), "s")
@@ -54,7 +54,8 @@ func TestHandler(t *testing.T) {
 		}
 	}
 	var refused *mmrun.RefusedError
-	if err := handle("refuse", ""); !errors.Is(err, mmrun.ErrRefused) || !errors.As(err, &refused) ||
+	if err := handle("refuse", ""); !errors.Is(err, mmrun.ErrRefused) ||
+		!errors.As(err, &refused) ||
 		refused.Code != 7 {
 		t.Errorf("refused: %v", err)
 	}
@@ -116,7 +117,8 @@ func TestHandleNeedsWhatItNeeds(t *testing.T) {
 		!strings.Contains(err.Error(), "WithHandler") {
 		t.Error(err)
 	}
-	in = open(t, rt, filepath.Join(t.TempDir(), "s"), guests.Load(t, "counter"), mmrun.WithHandler(nil))
+	in = open(t, rt, filepath.Join(t.TempDir(), "s"), guests.Load(t, "counter"),
+		mmrun.WithHandler(nil))
 	if _, err := in.Handle(ctx, nil); !errors.Is(err, mmrun.ErrNoFunction) {
 		t.Error(err)
 	}
@@ -124,7 +126,8 @@ func TestHandleNeedsWhatItNeeds(t *testing.T) {
 
 // The same program in several languages: ordinary reading and printing.
 func TestGuestbooks(t *testing.T) {
-	modules := map[string][]byte{"c": guests.Load(t, "guestbook_c"), "rust": guests.Load(t, "guestbook_rust")}
+	modules := map[string][]byte{"c": guests.Load(t, "guestbook_c"),
+		"rust": guests.Load(t, "guestbook_rust")}
 	if !testing.Short() {
 		modules["go"] = guests.Go(t, "../examples/guestbook/go")
 	}
@@ -142,7 +145,8 @@ func TestGuestbooks(t *testing.T) {
 						guests = i + 1
 					}
 					want := fmt.Sprintf("Hello %s, visit %d, guests %d\n", name, round, guests)
-					if got, err := in.Handle(ctx, []byte(name+"\n")); err != nil || string(got) != want {
+					if got, err := in.Handle(ctx, []byte(name+"\n")); err != nil ||
+						string(got) != want {
 						t.Fatalf("%q, %v, want %q", got, err, want)
 					}
 				}
@@ -178,7 +182,8 @@ func TestOnce(t *testing.T) {
 	}
 	for _, how := range []string{"at once", "after a kill", "after a close"} {
 		again, err := ask("a", "x")
-		if err != nil || !again.Repeated || again.Seq != first.Seq || string(again.Effect) != "[1]" {
+		if err != nil || !again.Repeated || again.Seq != first.Seq ||
+			string(again.Effect) != "[1]" {
 			t.Fatalf("%s: %+v, %v", how, again, err)
 		}
 		if _, err := ask("a", "y"); !errors.Is(err, mmrun.ErrKeyReused) {
@@ -206,7 +211,8 @@ func TestOnce(t *testing.T) {
 	}); !errors.Is(err, mmrun.ErrEffectTooLarge) {
 		t.Error(err)
 	}
-	if out, err := in.Once(ctx, failed, inc); err != nil || out.Repeated || string(out.Effect) != "[3]" {
+	if out, err := in.Once(ctx, failed, inc); err != nil || out.Repeated ||
+		string(out.Effect) != "[3]" {
 		t.Errorf("%+v, %v", out, err)
 	}
 	// Many at once with the same keys: each counts once.
@@ -245,7 +251,8 @@ func TestStreamPosition(t *testing.T) {
 			pending = nil
 		}
 		pending = append(pending, byte(i))
-		want := mmrun.Stream{In: int64(i) * 1000, Check: []byte{1, byte(i)}, Out: int64(i), Pending: pending}
+		want := mmrun.Stream{In: int64(i) * 1000, Check: []byte{1, byte(i)}, Out: int64(i),
+			Pending: pending}
 		err := in.Update(ctx, func(tx *mmrun.Tx) error {
 			tx.SetStream(mmrun.Stream{In: 1, Pending: []byte("replaced")})
 			tx.SetStream(want)

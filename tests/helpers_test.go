@@ -42,7 +42,8 @@ func withBootID(id [16]byte) mmrun.Option {
 var stores sync.Map
 
 // openSeen is mmrun.Open for tests that look behind the instance.
-func openSeen(rt wazero.Runtime, dir string, wasm []byte, opts ...mmrun.Option) (*mmrun.Instance, error) {
+func openSeen(rt wazero.Runtime, dir string, wasm []byte, opts ...mmrun.Option) (*mmrun.Instance,
+	error) {
 	var store *engine.Store
 	in, err := mmrun.Open(ctx, rt, dir, wasm, append(opts, func(o *engine.Options) error {
 		o.Opened = func(s *engine.Store) { store = s }

@@ -94,7 +94,8 @@ func TestEachCommitOfAHistory(t *testing.T) {
 	}); err != nil || from != 5 || from+seen != last+1 {
 		t.Errorf("from %d, %d commits of %d: %v", from, seen, last, err)
 	}
-	if err := archive.ForkAt(ctx, dir, last+1, filepath.Join(root, "x")); !errors.Is(err, archive.ErrMissing) {
+	if err := archive.ForkAt(ctx, dir, last+1, filepath.Join(root, "x")); !errors.Is(err,
+		archive.ErrMissing) {
 		t.Errorf("a commit that was never made: %v", err)
 	}
 	closeInstance(t, in)

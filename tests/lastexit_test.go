@@ -15,8 +15,8 @@ import (
 	"github.com/mmrun/mmrun/vfs/faultfs"
 )
 
-// killedAndDamaged is a state of five commits that were never synced. The process is gone, and the record of the fourth
-// commit is damaged.
+// killedAndDamaged is a state of five commits that were never synced. The process is gone, and the
+// record of the fourth commit is damaged.
 func killedAndDamaged(t *testing.T, m *machine, boot [16]byte) (dir string) {
 	t.Helper()
 	dir = filepath.Join(scratch.Dir(t), "s")
@@ -56,7 +56,8 @@ func TestDamageOfUnsyncedCommitsIsFoundAfterAKill(t *testing.T) {
 	dir := killedAndDamaged(t, m, bootOfWorkload)
 	needsStatus(t, dir)
 	for range 2 { // the first one leaves everything as it is
-		if _, err := m.open(dir, vfs.OS, false, withBootID(bootOfWorkload)); !errors.Is(err, mmrun.ErrCorrupt) {
+		if _, err := m.open(dir, vfs.OS, false, withBootID(bootOfWorkload)); !errors.Is(err,
+			mmrun.ErrCorrupt) {
 			t.Fatalf("open: %v, want ErrCorrupt", err)
 		}
 	}
@@ -74,7 +75,8 @@ func TestDamageOfUnsyncedCommitsIsFoundAfterAKill(t *testing.T) {
 	abandon(in)
 }
 
-// After a power cut the same is what the cut has left. It stays that when a process dies while it recovers.
+// After a power cut the same is what the cut has left. It stays that when a process dies while it
+// recovers.
 func TestUnsyncedCommitsMayBeLostInAPowerCut(t *testing.T) {
 	m := newMachine(t)
 	dir := killedAndDamaged(t, m, bootOfWorkload)
@@ -88,7 +90,8 @@ func TestUnsyncedCommitsMayBeLostInAPowerCut(t *testing.T) {
 		if err == nil {
 			abandon(in)
 		}
-		if in, err = m.open(dir, vfs.OS, false, withBootID(bootAfterCut)); err != nil || in.Seq() != 3 {
+		if in, err = m.open(dir, vfs.OS, false, withBootID(bootAfterCut)); err != nil ||
+			in.Seq() != 3 {
 			t.Fatalf("after a death at operation %d of the recovery: %v", k, err)
 		}
 		abandon(in)
@@ -115,13 +118,15 @@ func TestAnotherMountIsAsGoodAsAPowerCut(t *testing.T) {
 	abandon(in)
 }
 
-// A copy of a state may be nowhere but in the page cache, whatever the lock file that was copied with it says.
+// A copy of a state may be nowhere but in the page cache, whatever the lock file that was copied
+// with it says.
 func TestCopyOfAStateIsOnTheDiskBeforeACommit(t *testing.T) {
 	for _, closed := range []bool{true, false} {
 		t.Run(fmt.Sprint("closed=", closed), func(t *testing.T) {
 			m, root := newMachine(t), scratch.Dir(t)
 			copied := filepath.Join(root, "s")
-			want := predict(t, m.rt, m.wasm, mmrun.Atomic, append(repairSteps(), event("one more", do("one", 16, 9))))
+			want := predict(t, m.rt, m.wasm, mmrun.Atomic,
+				append(repairSteps(), event("one more", do("one", 16, 9))))
 			killed := damaged{mode: mmrun.Atomic, hurt: func(*damager) {}}
 			dir, _, err := killed.make(m, vfs.OS, scratch.Dir(t))
 			if err != nil {
@@ -166,7 +171,8 @@ func TestCopyOfAStateIsOnTheDiskBeforeACommit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			in, err := m.open(copied, fsys, false, mmrun.WithSync(mmrun.SyncAlways), withBootID(bootOfWorkload))
+			in, err := m.open(copied, fsys, false, mmrun.WithSync(mmrun.SyncAlways),
+				withBootID(bootOfWorkload))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -186,7 +192,8 @@ func TestCopyOfAStateIsOnTheDiskBeforeACommit(t *testing.T) {
 			if err := after.Write(work); err != nil {
 				t.Fatal(err)
 			}
-			if in, err = m.open(filepath.Join(work, "s"), vfs.OS, false, withBootID(bootAfterCut)); err != nil {
+			if in, err = m.open(filepath.Join(work, "s"), vfs.OS, false,
+				withBootID(bootAfterCut)); err != nil {
 				t.Fatalf("after a power cut: %v", err)
 			}
 			defer func() { abandon(in) }()
@@ -200,8 +207,8 @@ func TestCopyOfAStateIsOnTheDiskBeforeACommit(t *testing.T) {
 	}
 }
 
-// What an interrupted checkpoint of a larger memory, or damage, has left in the page sums behind the memory's end must not be
-// held against the pages of the next growth.
+// What an interrupted checkpoint of a larger memory, or damage, has left in the page sums behind
+// the memory's end must not be held against the pages of the next growth.
 func TestSumsBehindTheEndAreForgotten(t *testing.T) {
 	m, dir := newMachine(t), filepath.Join(scratch.Dir(t), "s")
 	in, err := m.open(dir, vfs.OS, true)
@@ -216,14 +223,16 @@ func TestSumsBehindTheEndAreForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sums.Close()
-	if _, err := sums.WriteAt([]byte{1}, 64+16*4); err != nil { // the first page of the second wasm page
+	// the first page of the second wasm page
+	if _, err := sums.WriteAt([]byte{1}, 64+16*4); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
 		if in, err = m.open(dir, vfs.OS, false); err != nil {
 			t.Fatal(err)
 		}
-		if err := runEvent(in, event("growth", do("grow", 1), do("one", 65536, 1)), nil); err != nil {
+		if err := runEvent(in, event("growth", do("grow", 1), do("one", 65536, 1)),
+			nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := in.Close(bg); err != nil {

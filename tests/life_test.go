@@ -121,8 +121,8 @@ func call64(t *testing.T, in *mmrun.Instance, name string, params ...uint64) uin
 	return results[0]
 }
 
-// Whatever a state holds (globals, tables, dropped segments, metadata, receipts) comes back: from one
-// that was closed, one that was killed, and one in continuous mode.
+// Whatever a state holds (globals, tables, dropped segments, metadata, receipts) comes back: from
+// one that was closed, one that was killed, and one in continuous mode.
 func TestSnapshotHasAllOfAState(t *testing.T) {
 	for _, how := range []string{"closed", "killed", "continuous"} {
 		for _, name := range []string{"counter", "swap", "types", "cmap", "rust_kv", "grow"} {
@@ -149,7 +149,8 @@ func TestSnapshotHasAllOfAState(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				manifest, err := archive.ReadManifest(bytes.NewReader(file.Bytes()), int64(file.Len()))
+				manifest, err := archive.ReadManifest(bytes.NewReader(file.Bytes()),
+					int64(file.Len()))
 				if err != nil || manifest.Seq != m.Seq || manifest.Mode != mode.String() {
 					t.Fatal(manifest, err)
 				}
@@ -246,7 +247,8 @@ func TestDamagedSnapshotIsRefused(t *testing.T) {
 	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := archive.Restore(ended, bytes.NewReader(good), to); !errors.Is(err, context.Canceled) {
+	if _, err := archive.Restore(ended, bytes.NewReader(good), to); !errors.Is(err,
+		context.Canceled) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(to); !errors.Is(err, os.ErrNotExist) {
@@ -274,7 +276,8 @@ func (w *failingWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A guest that wants to know is told once that its state goes on elsewhere, with a number of its own.
+// A guest that wants to know is told once that its state goes on elsewhere, with a number of its
+// own.
 func TestForkIsToldItsGeneration(t *testing.T) {
 	rt := newRuntime(t)
 	if _, err := mmrun.InstantiateHost(ctx, rt); err != nil {
@@ -306,8 +309,10 @@ func TestForkIsToldItsGeneration(t *testing.T) {
 			}
 			seen[g] = true
 			times := []uint64{1, 1, 2}[i] // f3 has been told of both forks
-			if call64(t, f, "told") != times || call64(t, f, "last") != g || call64(t, f, "reason") != 1 {
-				t.Errorf("%s: told %d times, last %d", name, call64(t, f, "told"), call64(t, f, "last"))
+			if call64(t, f, "told") != times || call64(t, f, "last") != g ||
+				call64(t, f, "reason") != 1 {
+				t.Errorf("%s: told %d times, last %d", name, call64(t, f, "told"),
+					call64(t, f, "last"))
 			}
 			closeInstance(t, f)
 		}

@@ -123,15 +123,17 @@ func (d *smallDisk) remount(flags uintptr) {
 	}
 }
 
-// openAtomic makes an atomic state with a memory of 512 KiB and the smallest wal. All its pages have blocks:
-// this file system gives a page one when it is first read, too.
+// openAtomic makes an atomic state with a memory of 512 KiB and the smallest wal. All its pages
+// have blocks: this file system gives a page one when it is first read, too.
 func (d *smallDisk) openAtomic() *mmrun.Instance {
 	d.t.Helper()
-	in, err := mmrun.Open(ctx, newRuntime(d.t), d.state(), guests.Load(d.t, "stores"), mmrun.WithWALSize(mmrun.MinWALSize))
+	in, err := mmrun.Open(ctx, newRuntime(d.t), d.state(), guests.Load(d.t, "stores"),
+		mmrun.WithWALSize(mmrun.MinWALSize))
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.t.Cleanup(func() { _ = in.Close(ctx) }) // the tests below close it themselves, this is for when they fail
+	// the tests below close it themselves, this is for when they fail
+	d.t.Cleanup(func() { _ = in.Close(ctx) })
 	call(d.t, in, "grow", 7)
 	for page := range uint64(128) {
 		call(d.t, in, "one", page*4096, page)
@@ -144,8 +146,8 @@ func (d *smallDisk) openAtomic() *mmrun.Instance {
 	return in
 }
 
-// growLog brings both segments of the smallest log to the size that they grow to, so that a full disk
-// is met by checkpoints, and empties it.
+// growLog brings both segments of the smallest log to the size that they grow to, so that a full
+// disk is met by checkpoints, and empties it.
 func growLog(t *testing.T, in *mmrun.Instance) {
 	t.Helper()
 	for value := range uint64(3) {
@@ -188,11 +190,12 @@ func wantNoSpace(t *testing.T, what string, err error) {
 	wantPassing(t, what+" on a full disk", err, unix.ENOSPC)
 }
 
-// A continuous memory has its blocks before the guest sees it: where there are none, growth is refused, and a
-// store never fails.
+// A continuous memory has its blocks before the guest sees it: where there are none, growth is
+// refused, and a store never fails.
 func TestDiskFullRefusesContinuousGrowth(t *testing.T) {
 	d := newSmallDisk(t, 2<<20)
-	in := open(t, newRuntime(t), d.state(), guests.Load(t, "stores"), mmrun.WithMode(mmrun.Continuous))
+	in := open(t, newRuntime(t), d.state(), guests.Load(t, "stores"),
+		mmrun.WithMode(mmrun.Continuous))
 	if got := call(t, in, "grow", 100); got != refusedGrowth {
 		t.Errorf("growth by 6.25 MiB on a disk of 2 MiB gave %d, want -1", int32(got))
 	}
@@ -248,7 +251,8 @@ func TestDiskFullRollsBackALargeEvent(t *testing.T) {
 	d.reopened(in, content(t, in))
 }
 
-// setMeta is an event that keeps n bytes with the state: the globals file must grow for them at the next checkpoint.
+// setMeta is an event that keeps n bytes with the state: the globals file must grow for them at the
+// next checkpoint.
 func setMeta(in *mmrun.Instance, n int) error {
 	return in.Update(ctx, func(tx *mmrun.Tx) error {
 		tx.SetMeta(bytes.Repeat([]byte{7}, n))
@@ -273,8 +277,8 @@ func fillWAL(t *testing.T, in *mmrun.Instance) (last string) {
 	return ""
 }
 
-// A checkpoint that finds no room leaves all as it was. Events go on for as long as the wal has room, fail then,
-// and go on when there is room on the disk again.
+// A checkpoint that finds no room leaves all as it was. Events go on for as long as the wal has
+// room, fail then, and go on when there is room on the disk again.
 func TestDiskFullPutsCheckpointsOff(t *testing.T) {
 	d := newSmallDisk(t, 2<<20)
 	in := d.openAtomic()
@@ -309,11 +313,12 @@ func TestDiskFullPutsCheckpointsOff(t *testing.T) {
 	d.reopened(in, content(t, in))
 }
 
-// An atomic memory is sparse: pages that the guest writes for the first time get their blocks from a checkpoint, not
-// from the store. So a full disk is met by the checkpoint.
+// An atomic memory is sparse: pages that the guest writes for the first time get their blocks from
+// a checkpoint, not from the store. So a full disk is met by the checkpoint.
 func TestDiskFullUnderASparseMemory(t *testing.T) {
 	d := newSmallExt4(t, 16<<20)
-	in, err := mmrun.Open(ctx, newRuntime(t), d.state(), guests.Load(t, "stores"), mmrun.WithWALSize(mmrun.MinWALSize))
+	in, err := mmrun.Open(ctx, newRuntime(t), d.state(), guests.Load(t, "stores"),
+		mmrun.WithWALSize(mmrun.MinWALSize))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,8 +409,8 @@ func TestDiskFullAtCloseAndOpen(t *testing.T) {
 	d.opens(last)
 }
 
-// A state is created whole or not at all, however far the room goes. A continuous one can be whole, and refused
-// nevertheless: there is no room to open it.
+// A state is created whole or not at all, however far the room goes. A continuous one can be whole,
+// and refused nevertheless: there is no room to open it.
 func TestDiskFullLeavesNoHalfState(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) {
@@ -430,7 +435,8 @@ func TestDiskFullLeavesNoHalfState(t *testing.T) {
 				if exists {
 					in := open(t, newRuntime(t), d.state(), nil)
 					if in.Seq() != 1 {
-						t.Errorf("with room for %d bytes: commit %d, want the first run alone", room, in.Seq())
+						t.Errorf("with room for %d bytes: commit %d, want the first run alone",
+							room, in.Seq())
 					}
 					closeInstance(t, in)
 					if err := os.RemoveAll(d.state()); err != nil {
@@ -486,7 +492,8 @@ func TestGrowthPastTheMaximumIsRefused(t *testing.T) {
 	}
 }
 
-// childEnv holds the state directory, and the mode behind a colon, in a process that one of these tests starts.
+// childEnv holds the state directory, and the mode behind a colon, in a process that one of these
+// tests starts.
 const childEnv = "MMRUN_TEST_LIMITS"
 
 // isChild tells what a child has to work on; ok is false in the test itself.
@@ -558,8 +565,8 @@ func limitFileSize(t *testing.T, n uint64) {
 	}
 }
 
-// ulimit -f is -1 for the guest or an error for the caller. The kernel's signal, which would end the process,
-// is never raised.
+// ulimit -f is -1 for the guest or an error for the caller. The kernel's signal, which would end
+// the process, is never raised.
 func TestFileSizeLimitEndsNoProcess(t *testing.T) {
 	if dir, mode, ok := isChild(); ok {
 		workUnderFileSizeLimit(t, dir, mode)
@@ -585,7 +592,8 @@ func TestFileSizeLimitEndsNoProcess(t *testing.T) {
 }
 
 func workUnderFileSizeLimit(t *testing.T, dir string, mode mmrun.Mode) {
-	in, err := mmrun.Open(ctx, newRuntime(t), dir, guests.Load(t, "stores"), mmrun.WithMode(mode), mmrun.WithWALSize(mmrun.MinWALSize))
+	in, err := mmrun.Open(ctx, newRuntime(t), dir, guests.Load(t, "stores"), mmrun.WithMode(mode),
+		mmrun.WithWALSize(mmrun.MinWALSize))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -621,12 +629,14 @@ func workUnderFileSizeLimit(t *testing.T, dir string, mode mmrun.Mode) {
 	wantPassing(t, "close", in.Close(ctx), unix.EFBIG)
 }
 
-// A state on a read-only file system can be looked at and checked. Open says why it cannot be opened.
+// A state on a read-only file system can be looked at and checked. Open says why it cannot be
+// opened.
 func TestReadOnlyFileSystem(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) {
 			d := newSmallDisk(t, 2<<20)
-			in := open(t, newRuntime(t), d.state(), guests.Load(t, "stores"), mmrun.WithMode(mode), mmrun.WithWALSize(mmrun.MinWALSize))
+			in := open(t, newRuntime(t), d.state(), guests.Load(t, "stores"), mmrun.WithMode(mode),
+				mmrun.WithWALSize(mmrun.MinWALSize))
 			call(t, in, "one", 8, 42)
 			seq := in.Seq()
 			closeInstance(t, in)
@@ -636,10 +646,12 @@ func TestReadOnlyFileSystem(t *testing.T) {
 			for _, dir := range []string{d.state(), filepath.Join(d.root, "new")} {
 				_, err := mmrun.Open(ctx, newRuntime(t), dir, guests.Load(t, "stores"))
 				if !errors.Is(err, unix.EROFS) || !strings.Contains(err.Error(), dir) {
-					t.Errorf("open of %s: %v, want %v and the name", filepath.Base(dir), err, unix.EROFS)
+					t.Errorf("open of %s: %v, want %v and the name", filepath.Base(dir), err,
+						unix.EROFS)
 				}
 			}
-			if r, err := fsck.Inspect(d.state()); err != nil || r.Seq != seq || r.InUse || r.Problem != "" {
+			if r, err := fsck.Inspect(d.state()); err != nil || r.Seq != seq || r.InUse ||
+				r.Problem != "" {
 				t.Errorf("inspect: %+v, %v; want commit %d, not in use, no problem", r, err, seq)
 			}
 			if r, err := fsck.Verify(d.state()); err != nil || !r.Sound {
@@ -656,19 +668,21 @@ func TestReadOnlyFileSystem(t *testing.T) {
 	}
 }
 
-// Whoever deletes the directory of a running instance loses the state, and nothing else: neither the process nor a
-// neighbour, and nothing appears in the old place.
+// Whoever deletes the directory of a running instance loses the state, and nothing else: neither
+// the process nor a neighbour, and nothing appears in the old place.
 func TestDeletedStateDirectory(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) {
 			root := scratch.Dir(t)
 			rt := newRuntime(t)
 			neighbour := filepath.Join(root, "neighbour")
-			closeInstance(t, open(t, rt, neighbour, guests.Load(t, "stores"), mmrun.WithWALSize(mmrun.MinWALSize)))
+			closeInstance(t, open(t, rt, neighbour, guests.Load(t, "stores"),
+				mmrun.WithWALSize(mmrun.MinWALSize)))
 			want := readFiles(t, neighbour)
 
 			dir := filepath.Join(root, "s")
-			in, err := mmrun.Open(ctx, rt, dir, guests.Load(t, "stores"), mmrun.WithMode(mode), mmrun.WithWALSize(mmrun.MinWALSize))
+			in, err := mmrun.Open(ctx, rt, dir, guests.Load(t, "stores"), mmrun.WithMode(mode),
+				mmrun.WithWALSize(mmrun.MinWALSize))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -700,7 +714,8 @@ func TestDeletedStateDirectory(t *testing.T) {
 // holdOpen opens the state in a child.
 func holdOpen(t *testing.T, dir string) {
 	t.Helper()
-	if _, err := mmrun.Open(context.Background(), newRuntime(t), dir, guests.Load(t, "stores")); err != nil {
+	if _, err := mmrun.Open(context.Background(), newRuntime(t), dir,
+		guests.Load(t, "stores")); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -716,7 +731,8 @@ func TestSecondProcessIsToldWhoHoldsTheState(t *testing.T) {
 	startChild(t, child)
 	pid := child.Process.Pid
 	_, err := mmrun.Open(ctx, newRuntime(t), dir, nil)
-	if !errors.Is(err, mmrun.ErrLocked) || !strings.HasSuffix(err.Error(), " process "+strconv.Itoa(pid)) {
+	if !errors.Is(err, mmrun.ErrLocked) || !strings.HasSuffix(err.Error(),
+		" process "+strconv.Itoa(pid)) {
 		t.Errorf("%v, want %v by process %d", err, mmrun.ErrLocked, pid)
 	}
 	if r, err := fsck.Inspect(dir); err != nil || !r.InUse || r.Owner != pid {
@@ -734,7 +750,8 @@ func kill(t *testing.T, cmd *exec.Cmd) {
 	_ = cmd.Wait() // says that it was killed
 }
 
-// A program outlives the process that has started it with a state open. It must not have inherited the lock.
+// A program outlives the process that has started it with a state open. It must not have inherited
+// the lock.
 func TestStartedProgramDoesNotKeepTheLock(t *testing.T) {
 	if dir, _, ok := isChild(); ok {
 		holdOpen(t, dir)
@@ -760,7 +777,8 @@ func TestStartedProgramDoesNotKeepTheLock(t *testing.T) {
 	child.ExtraFiles = []*os.File{r}
 	program := startChild(t, child)
 	kill(t, child)
-	if stat, err := os.ReadFile(filepath.Join("/proc", program, "stat")); err != nil || bytes.Contains(stat, []byte(") Z ")) {
+	if stat, err := os.ReadFile(filepath.Join("/proc", program, "stat")); err != nil ||
+		bytes.Contains(stat, []byte(") Z ")) {
 		t.Fatalf("the program has ended: %s %v", stat, err)
 	}
 	in := open(t, newRuntime(t), dir, nil)

@@ -50,7 +50,8 @@ func (n *tally) add(m tally) {
 	n.openings += m.openings
 }
 
-func newPair(t tester, cache wazero.CompilationCache, scratch string, w *crash.Workload, mode mmrun.Mode, options ...mmrun.Option) *pair {
+func newPair(t tester, cache wazero.CompilationCache, scratch string, w *crash.Workload,
+	mode mmrun.Mode, options ...mmrun.Option) *pair {
 	t.Helper()
 	p := &pair{t: t, cache: cache, scratch: scratch, workload: w,
 		options: append(options, mmrun.WithModuleConfig(crash.ModuleConfig()))}
@@ -163,8 +164,9 @@ func (p *pair) kill() {
 	p.open(p.dir(), nil)
 }
 
-// copyAtRest copies a state that is open, between two events. A checkpoint may run in the background and change one file
-// after another was copied; two copies that are equal are one of a single moment.
+// copyAtRest copies a state that is open, between two events. A checkpoint may run in the
+// background and change one file after another was copied; two copies that are equal are one of a
+// single moment.
 func copyAtRest(to, from string) error {
 	if err := crash.CopyFiles(to, from); err != nil {
 		return err
@@ -219,25 +221,32 @@ func sameFiles(a, b string) (bool, error) {
 // Whatever is done to a state, in whatever order, it answers as its twin does and is equal to it.
 func TestAnySequenceEqualsTheTwin(t *testing.T) {
 	cache := diskCache(t)
-	for _, guest := range []string{"counter", "cmap", "btree", "rust_kv", "stores", "types", "swap", "exit", "hostmut"} {
+	for _, guest := range []string{"counter", "cmap", "btree", "rust_kv", "stores", "types", "swap",
+		"exit", "hostmut"} {
 		t.Run(guest, func(t *testing.T) {
 			t.Parallel()
 			wasm := guests.Load(t, guest)
 			scratch := scratch.Dir(t)
 			var done tally
-			rapid.Check(t, func(t *rapid.T) { done.add(anySequence(t, cache, scratch, guest, wasm)) })
-			t.Logf("%d sequences: %d events, %d queries, %d openings", done.sequences, done.events, done.views, done.openings)
+			rapid.Check(t, func(t *rapid.T) {
+				done.add(anySequence(t, cache, scratch, guest,
+					wasm))
+			})
+			t.Logf("%d sequences: %d events, %d queries, %d openings", done.sequences, done.events,
+				done.views, done.openings)
 		})
 	}
 }
 
-func anySequence(t *rapid.T, cache wazero.CompilationCache, scratch, guest string, wasm []byte) tally {
+func anySequence(t *rapid.T, cache wazero.CompilationCache, scratch, guest string,
+	wasm []byte) tally {
 	scratch, err := os.MkdirTemp(scratch, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(scratch)
-	mode := rapid.SampledFrom([]mmrun.Mode{mmrun.Atomic, mmrun.Atomic, mmrun.Atomic, mmrun.Continuous}).Draw(t, "mode")
+	mode := rapid.SampledFrom([]mmrun.Mode{mmrun.Atomic, mmrun.Atomic, mmrun.Atomic,
+		mmrun.Continuous}).Draw(t, "mode")
 	wal := rapid.SampledFrom([]int64{mmrun.MinWALSize, 1 << 20}).Draw(t, "wal size")
 	sync := rapid.SampledFrom([]mmrun.SyncPolicy{mmrun.SyncNever, mmrun.SyncAlways}).Draw(t, "sync")
 	w := &crash.Workload{Guest: guest, Wasm: wasm, OnlyCommits: mode == mmrun.Continuous}
@@ -265,7 +274,8 @@ func anySequence(t *rapid.T, cache wazero.CompilationCache, scratch, guest strin
 			if p.twin.Event(n).End == crash.MayTrap {
 				t.Skip("the twin does all over again for each that traps")
 			}
-			for range rapid.IntRange(40, 80).Draw(t, "count") { // more than a page must be idle to be evicted
+			// more than a page must be idle to be evicted
+			for range rapid.IntRange(40, 80).Draw(t, "count") {
 				p.event(p.twin.Event(n), true)
 			}
 		},
@@ -278,11 +288,13 @@ func anySequence(t *rapid.T, cache wazero.CompilationCache, scratch, guest strin
 		},
 		"meta": func(t *rapid.T) {
 			p.t = t
-			meta := make([]byte, rapid.SampledFrom([]int{0, 1, 100, 5000, 70_000}).Draw(t, "length"))
+			meta := make([]byte, rapid.SampledFrom([]int{0, 1, 100, 5000, 70_000}).Draw(t,
+				"length"))
 			for i := range meta {
 				meta[i] = byte(i * len(meta))
 			}
-			end := rapid.SampledFrom([]crash.End{crash.Commits, crash.Refused, crash.Panics}).Draw(t, "end")
+			end := rapid.SampledFrom([]crash.End{crash.Commits, crash.Refused,
+				crash.Panics}).Draw(t, "end")
 			if w.OnlyCommits {
 				end = crash.Commits
 			}
@@ -307,7 +319,8 @@ func anySequence(t *rapid.T, cache wazero.CompilationCache, scratch, guest strin
 		"close and open": func(t *rapid.T) {
 			p.t = t
 			p.close()
-			mode := rapid.SampledFrom([]mmrun.Mode{p.in.Mode(), p.in.Mode(), mmrun.Atomic, mmrun.Continuous}).Draw(t, "mode")
+			mode := rapid.SampledFrom([]mmrun.Mode{p.in.Mode(), p.in.Mode(), mmrun.Atomic,
+				mmrun.Continuous}).Draw(t, "mode")
 			wasm := p.workload.Wasm
 			if rapid.Bool().Draw(t, "from itself") {
 				wasm = nil
@@ -346,7 +359,8 @@ func refused(e crash.Event) crash.Event {
 	return e
 }
 
-// exercise does small events around big ones, rolled back ones and queries, and survives a kill after each.
+// exercise does small events around big ones, rolled back ones and queries, and survives a kill
+// after each.
 func exercise(t *testing.T, p *pair, big crash.Event) {
 	for i := range uint64(3) {
 		for n := range uint64(100) {
@@ -372,8 +386,8 @@ func TestEventLargerThanASegment(t *testing.T) {
 	exercise(t, p, one("random", 7, 20_000))
 }
 
-// An event with more new pages than may get shadows is folded into the file at once, and its pages stay out of the
-// process's own memory.
+// An event with more new pages than may get shadows is folded into the file at once, and its pages
+// stay out of the process's own memory.
 func TestEventOfManyPages(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes 40 MiB a few times")

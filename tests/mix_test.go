@@ -15,8 +15,8 @@ import (
 )
 
 // A directory that was put together from two copies of a state is found to be that, by Open or at
-// least by verify, or it is one of the states that have been. The copies are of two lives that went on
-// from one backup, taken between events, while the state was open and when it was closed.
+// least by verify, or it is one of the states that have been. The copies are of two lives that went
+// on from one backup, taken between events, while the state was open and when it was closed.
 func TestMixOfTwoBackupsIsFound(t *testing.T) {
 	rt := newRuntime(t)
 	root := scratch.Dir(t)
@@ -97,7 +97,8 @@ func TestMixOfTwoBackupsIsFound(t *testing.T) {
 				if err != nil {
 					refused++
 					if report.Sound {
-						t.Errorf("copy %d with %05b of %d: sound, and refused: %v", a, which, b, err)
+						t.Errorf("copy %d with %05b of %d: sound, and refused: %v", a, which, b,
+							err)
 					}
 					continue
 				}
@@ -107,7 +108,8 @@ func TestMixOfTwoBackupsIsFound(t *testing.T) {
 				case truth[got]:
 					sound++
 				case report.Sound:
-					t.Errorf("copy %d with %v of %d is taken for a state: %s", a, namesOf(names, which), b, got)
+					t.Errorf("copy %d with %v of %d is taken for a state: %s", a,
+						namesOf(names, which), b, got)
 				default:
 					byVerify++
 				}

@@ -26,15 +26,15 @@ import (
 	"github.com/mmrun/mmrun/internal/testkit/guests"
 )
 
-// TestPowerCutOnARealFileSystem cuts the power of a file system on a loop device while a process works in
-// it. The device's backing file lies on an XFS of the test's own, and a cut is a clone of that file
-// (FICLONE). The clone is made under the file's lock, so it holds exactly the writes that the device
-// had done at one instant: what was in the page cache of the file system above it is gone, as in a
-// real cut. The clone is mounted, which replays the file system's own wal, and the state in it is
-// opened as on the next boot.
+// TestPowerCutOnARealFileSystem cuts the power of a file system on a loop device while a process
+// works in it. The device's backing file lies on an XFS of the test's own, and a cut is a clone of
+// that file (FICLONE). The clone is made under the file's lock, so it holds exactly the writes that
+// the device had done at one instant: what was in the page cache of the file system above it is
+// gone, as in a real cut. The clone is mounted, which replays the file system's own wal, and the
+// state in it is opened as on the next boot.
 //
-// The oracle is outside: the process reports each commit that it has been told to be durable, and the
-// workload is a function of the commit's number, so that any state can be computed.
+// The oracle is outside: the process reports each commit that it has been told to be durable, and
+// the workload is a function of the commit's number, so that any state can be computed.
 func TestPowerCutOnARealFileSystem(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to mount")
@@ -53,7 +53,8 @@ func TestPowerCutOnARealFileSystem(t *testing.T) {
 	host := newMount(t, "xfs", filepath.Join(t.TempDir(), "host.img"), 3<<30)
 	for _, fsType := range []string{"ext4", "xfs"} {
 		t.Run(fsType, func(t *testing.T) {
-			c := &powerCutter{t: t, host: host, fsType: fsType, image: filepath.Join(host, fsType+".img"),
+			c := &powerCutter{t: t, host: host, fsType: fsType,
+				image:  filepath.Join(host, fsType+".img"),
 				random: rand.New(rand.NewPCG(7, uint64(len(fsType))))}
 			c.mount = newMount(t, fsType, c.image, 320<<20)
 			for c.cuts < cuts {
@@ -61,7 +62,8 @@ func TestPowerCutOnARealFileSystem(t *testing.T) {
 					c.work(w, 3)
 				}
 			}
-			t.Logf("power cuts on %s: %d, of %d commits and %d syncs; %d states found torn and refused (continuous mode), 0 acknowledged commits lost, 0 torn states resumed",
+			t.Logf("power cuts on %s: %d, of %d commits and %d syncs; %d states found torn and "+
+				"refused (continuous mode), 0 acknowledged commits lost, 0 torn states resumed",
 				fsType, c.cuts, c.commits, c.acks, c.torn)
 		})
 	}
@@ -184,7 +186,8 @@ func (c *powerCutter) work(w cutWorkload, cuts int) {
 		defer close(acked)
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
-			if seq, err := strconv.ParseUint(strings.TrimPrefix(lines.Text(), "durable "), 10, 64); err == nil {
+			if seq, err := strconv.ParseUint(strings.TrimPrefix(lines.Text(), "durable "), 10,
+				64); err == nil {
 				acked <- seq
 			}
 		}
@@ -210,7 +213,11 @@ func (c *powerCutter) work(w cutWorkload, cuts int) {
 		c.cuts++
 		c.check(w, clone, filepath.Base(dir), last)
 	}
-	if err := errors.Join(cmd.Process.Kill(), func() error { _, err := io.Copy(io.Discard, out); return err }()); err != nil {
+	if err := errors.Join(cmd.Process.Kill(), func() error {
+		_,
+			err := io.Copy(io.Discard, out)
+		return err
+	}()); err != nil {
 		c.t.Logf("%s: end of the process: %v", w.name, err)
 	}
 	for range acked {
@@ -240,7 +247,8 @@ func (c *powerCutter) cut() string {
 	return clone
 }
 
-// check mounts a clone and opens the state in it. Commit durable had been acknowledged before the cut.
+// check mounts a clone and opens the state in it. Commit durable had been acknowledged before the
+// cut.
 func (c *powerCutter) check(w cutWorkload, clone, name string, durable uint64) {
 	c.t.Run(fmt.Sprintf("%s-%d", w.name, c.cuts), func(t *testing.T) {
 		defer os.Remove(clone)
@@ -286,7 +294,8 @@ func TestPowerCutChild(t *testing.T) {
 	}
 	ctx := context.Background()
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
-	in, err := mmrun.Open(ctx, rt, dir, guests.Load(t, "stores"), mmrun.WithMode(w.mode), mmrun.WithSync(w.sync),
+	in, err := mmrun.Open(ctx, rt, dir, guests.Load(t, "stores"), mmrun.WithMode(w.mode),
+		mmrun.WithSync(w.sync),
 		mmrun.WithWALSize(mmrun.MinWALSize), withBootID([16]byte{1}))
 	if err != nil {
 		t.Fatal(err)

@@ -53,9 +53,11 @@ func TestProgramGoesOnWhereItWas(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := rand.New(rand.NewPCG(seed(t), 16))
-			run := func(dir string, input []string, after int) (out string, end mmrun.ProgramEnd, left []string) {
+			run := func(dir string, input []string, after int) (out string, end mmrun.ProgramEnd,
+				left []string) {
 				t.Helper()
-				in, err := openSeen(rt, dir, wasm, mmrun.WithProgram(), mmrun.WithClock(mmrun.CountDowntime))
+				in, err := openSeen(rt, dir, wasm, mmrun.WithProgram(),
+					mmrun.WithClock(mmrun.CountDowntime))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -118,7 +120,8 @@ func TestProgramThatTraps(t *testing.T) {
 		return in.Run(ctx, c)
 	}
 	end, err := run("one\n", "abort\n", "two\n")
-	if err != nil || end.Ended || len(trapped) != 1 || !strings.HasSuffix(out.String(), "1: one\n2: two\n") {
+	if err != nil || end.Ended || len(trapped) != 1 || !strings.HasSuffix(out.String(),
+		"1: one\n2: two\n") {
 		t.Errorf("%+v, %v, %q\n%s", end, err, trapped, out.String())
 	}
 	if _, err = run("abort\n", "abort\n", "abort\n"); err == nil ||

@@ -10,8 +10,8 @@ import (
 	"github.com/mmrun/mmrun/internal/testkit/guests"
 )
 
-// Function references come from segments, from ref.func and from other tables, and on wazero's compiler no two of
-// them are equal.
+// Function references come from segments, from ref.func and from other tables, and on wazero's
+// compiler no two of them are equal.
 func TestTablesAndReferencesSurvive(t *testing.T) {
 	null := uint64(1)
 	steps := []struct {

@@ -24,7 +24,8 @@ func damagedCopy(t *testing.T, commits uint64, damage func(dir string)) string {
 		call(t, in, "one", i*4096, i+1)
 	}
 	dir := filepath.Join(t.TempDir(), "copy")
-	if out, err := exec.Command("cp", "-r", "--sparse=always", in.Dir(), dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", "-r", "--sparse=always", in.Dir(),
+		dir).CombinedOutput(); err != nil {
 		t.Fatalf("cp: %v: %s", err, out)
 	}
 	damage(dir)
@@ -65,7 +66,8 @@ func TestRepairGoesBackToTheLastIntactCommit(t *testing.T) {
 	}
 	in := open(t, newRuntime(t), dir, nil)
 	if in.Seq() != report.Seq || in.Seq() < 3 || in.Seq() > 41 {
-		t.Fatalf("the state is at commit %d, the report says %d, 42 had been made", in.Seq(), report.Seq)
+		t.Fatalf("the state is at commit %d, the report says %d, 42 had been made", in.Seq(),
+			report.Seq)
 	}
 	// Commit 1 is the first run, 2 the growth, 3+i the store of i+1 in page i.
 	for i := range uint64(40) {

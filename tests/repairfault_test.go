@@ -22,8 +22,9 @@ import (
 	"github.com/mmrun/mmrun/vfs/faultfs"
 )
 
-// The tests of this file disturb a repair: each operation fails once, and the power is cut before each one. What was to be
-// repaired must then still be there, and a second repair must end where the first one would have.
+// The tests of this file disturb a repair: each operation fails once, and the power is cut before
+// each one. What was to be repaired must then still be there, and a second repair must end where
+// the first one would have.
 
 // damaged is a state that was killed, with commits that were never synced, and then damaged.
 type damaged struct {
@@ -37,17 +38,27 @@ type damaged struct {
 }
 
 var damages = []damaged{
-	{name: "a record", mode: mmrun.Atomic, hurt: func(d *damager) { d.flip(statedir.WALNames[1], 4096+200) }},
-	{name: "the first record", mode: mmrun.Atomic, hurt: func(d *damager) { d.flip(statedir.WALNames[1], 4096+40) }},
-	{name: "header of the wal", mode: mmrun.Atomic, hurt: func(d *damager) { d.flip(statedir.WALNames[0], 20) }},
-	{name: "a missing segment", mode: mmrun.Atomic, hurt: func(d *damager) { d.remove(statedir.WALNames[1]) }},
-	{name: "a page", mode: mmrun.Atomic, force: true, accepts: true, hurt: func(d *damager) { d.flip(statedir.MemoryName, 3000) }},
-	{name: "a page and a record", mode: mmrun.Atomic, force: true, accepts: true, hurt: func(d *damager) {
-		d.flip(statedir.MemoryName, 3000)
-		d.flip(statedir.WALNames[1], 4096+200)
+	{name: "a record", mode: mmrun.Atomic, hurt: func(d *damager) {
+		d.flip(statedir.WALNames[1],
+			4096+200)
 	}},
-	{name: "missing page sums", mode: mmrun.Atomic, force: true, hurt: func(d *damager) { d.remove(statedir.ChecksumsName) }},
-	{name: "a torn event", mode: mmrun.Continuous, force: true, accepts: true, hurt: func(d *damager) { d.flip(statedir.GlobalsName, 8192) }},
+	{name: "the first record", mode: mmrun.Atomic,
+		hurt: func(d *damager) { d.flip(statedir.WALNames[1], 4096+40) }},
+	{name: "header of the wal", mode: mmrun.Atomic,
+		hurt: func(d *damager) { d.flip(statedir.WALNames[0], 20) }},
+	{name: "a missing segment", mode: mmrun.Atomic,
+		hurt: func(d *damager) { d.remove(statedir.WALNames[1]) }},
+	{name: "a page", mode: mmrun.Atomic, force: true, accepts: true,
+		hurt: func(d *damager) { d.flip(statedir.MemoryName, 3000) }},
+	{name: "a page and a record", mode: mmrun.Atomic, force: true, accepts: true,
+		hurt: func(d *damager) {
+			d.flip(statedir.MemoryName, 3000)
+			d.flip(statedir.WALNames[1], 4096+200)
+		}},
+	{name: "missing page sums", mode: mmrun.Atomic, force: true,
+		hurt: func(d *damager) { d.remove(statedir.ChecksumsName) }},
+	{name: "a torn event", mode: mmrun.Continuous, force: true, accepts: true,
+		hurt: func(d *damager) { d.flip(statedir.GlobalsName, 8192) }},
 }
 
 // damager changes the files of a state.
@@ -88,10 +99,13 @@ func repairSteps() []step {
 	}
 }
 
-// make makes the damaged state below the root of fsys and returns its directory and the last commit that was synced.
-func (x *damaged) make(m *machine, fsys vfs.FS, root string) (dir string, synced uint64, err error) {
+// make makes the damaged state below the root of fsys and returns its directory and the last commit
+// that was synced.
+func (x *damaged) make(m *machine, fsys vfs.FS, root string) (dir string, synced uint64,
+	err error) {
 	dir = filepath.Join(root, "s")
-	in, err := m.open(dir, fsys, true, mmrun.WithMode(x.mode), mmrun.WithSync(mmrun.SyncNever), withBootID(bootOfWorkload))
+	in, err := m.open(dir, fsys, true, mmrun.WithMode(x.mode), mmrun.WithSync(mmrun.SyncNever),
+		withBootID(bootOfWorkload))
 	if err != nil {
 		return dir, 0, err
 	}
@@ -116,7 +130,8 @@ type outcome struct {
 }
 
 // repaired repairs a state on a sound disk, if it needs that, and says what it is then.
-func (x *damaged) repaired(m *machine, boot [16]byte, dir string, needed bool) (o outcome, err error) {
+func (x *damaged) repaired(m *machine, boot [16]byte, dir string, needed bool) (o outcome,
+	err error) {
 	report, err := checkRepair(vfs.OS, boot, dir, x.force)
 	if err != nil {
 		return o, fmt.Errorf("repair: %w", err)
@@ -153,7 +168,8 @@ func (x *damaged) undisturbed(t *testing.T, m *machine, want []digest) outcome {
 		t.Fatal(err)
 	}
 	if !x.force {
-		if _, err := m.open(dir, vfs.OS, false, withBootID(bootOfWorkload)); !errors.Is(err, mmrun.ErrCorrupt) {
+		if _, err := m.open(dir, vfs.OS, false, withBootID(bootOfWorkload)); !errors.Is(err,
+			mmrun.ErrCorrupt) {
 			t.Fatalf("open of the damaged state: %v, want ErrCorrupt", err)
 		}
 	}
@@ -229,7 +245,8 @@ func TestEachOperationOfARepairFails(t *testing.T) {
 						return err
 					}
 					inj := faultfs.NewInjector(k, faults[f-1], k%2 == 0)
-					_, err = checkRepair(faultfs.Wrap(vfs.OS, inj.Layer), bootOfWorkload, dir, x.force)
+					_, err = checkRepair(faultfs.Wrap(vfs.OS, inj.Layer), bootOfWorkload, dir,
+						x.force)
 					if len(inj.Failed()) == 0 {
 						ops.Store(int64(k - 1))
 						return err
@@ -241,19 +258,23 @@ func TestEachOperationOfARepairFails(t *testing.T) {
 					at := fmt.Sprintf("operation %d (%v): %v", k, &op, faults[f-1])
 					if err != nil {
 						failed.Add(1)
-						if !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), dir) {
-							return fmt.Errorf("%s: the error does not say what failed and where: %w", at, err)
+						if !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) ||
+							!strings.Contains(err.Error(), dir) {
+							return fmt.Errorf("%s: the error does not say what failed and where: "+
+								"%w", at, err)
 						}
 					}
 					if !keptIn(dir, before) {
-						return fmt.Errorf("%s: the files as they were are neither in their place nor kept", at)
+						return fmt.Errorf("%s: the files as they were are neither in their place "+
+							"nor kept", at)
 					}
 					got, err := x.repaired(m, bootOfWorkload, dir, false)
 					if err != nil {
 						return fmt.Errorf("%s: the second time: %w", at, err)
 					}
 					if got != o {
-						return fmt.Errorf("%s: the second repair leads to commit %d, an undisturbed one to %d, or their contents differ", at, got.seq, o.seq)
+						return fmt.Errorf("%s: the second repair leads to commit %d, an "+
+							"undisturbed one to %d, or their contents differ", at, got.seq, o.seq)
 					}
 					runs.Add(1)
 					if err := os.RemoveAll(root); err != nil {
@@ -261,12 +282,14 @@ func TestEachOperationOfARepairFails(t *testing.T) {
 					}
 				}
 			})
-			t.Logf("%d operations, failed one by one in %d runs, of which %d were errors of the repair", ops.Load(), runs.Load(), failed.Load())
+			t.Logf("%d operations, failed one by one in %d runs, of which %d were errors of the "+
+				"repair", ops.Load(), runs.Load(), failed.Load())
 		})
 	}
 }
 
-// A repair during which the power is cut can be done again, and nothing that was durable before is lost.
+// A repair during which the power is cut can be done again, and nothing that was durable before is
+// lost.
 func TestPowerCutDuringRepair(t *testing.T) {
 	random := 6
 	if testing.Short() {
@@ -279,7 +302,8 @@ func TestPowerCutDuringRepair(t *testing.T) {
 			for _, v := range c.violations {
 				t.Error(v)
 			}
-			t.Logf("%d images repaired again, %d refused because nothing was left, %.1fs", c.images, c.torn.Load(), time.Since(start).Seconds())
+			t.Logf("%d images repaired again, %d refused because nothing was left, %.1fs", c.images,
+				c.torn.Load(), time.Since(start).Seconds())
 		})
 	}
 }
@@ -328,7 +352,8 @@ func (x *damaged) cutRepair(t *testing.T, random int, skip func(op *faultfs.Op) 
 				images = append(images, cutJob{image: im, at: fmt.Sprint(op)})
 			}
 		}
-		changes := op != nil && (op.Kind == faultfs.WriteAt || op.Kind == faultfs.Truncate || op.Kind == faultfs.Map)
+		changes := op != nil && (op.Kind == faultfs.WriteAt || op.Kind == faultfs.Truncate ||
+			op.Kind == faultfs.Map)
 		if changes && filepath.Dir(op.Path) == dir && !touched {
 			touched = true
 			// From here on the files as they were are those that were kept.
@@ -336,7 +361,8 @@ func (x *damaged) cutRepair(t *testing.T, random int, skip func(op *faultfs.Op) 
 			if err := rec.CutNothing().Write(kept); err != nil {
 				t.Error(err)
 			} else if !keptIn(filepath.Join(kept, "s.damaged-1"), before) {
-				c.violations = append(c.violations, fmt.Errorf("before %v: the files kept are not on the disk", op))
+				c.violations = append(c.violations,
+					fmt.Errorf("before %v: the files kept are not on the disk", op))
 			}
 		}
 	}
@@ -347,19 +373,22 @@ func (x *damaged) cutRepair(t *testing.T, random int, skip func(op *faultfs.Op) 
 	if !touched {
 		t.Error("the repair has changed nothing")
 	}
-	images = append(images, cutJob{image: rec.CutNothing(), at: "the end", bounds: bounds{floor: c.outcome.seq}})
+	images = append(images, cutJob{image: rec.CutNothing(), at: "the end",
+		bounds: bounds{floor: c.outcome.seq}})
 	c.images = len(images)
-	c.violations = append(c.violations, parallelErrors(t, len(images), 3, func(m *machine, root string, i int) error {
-		im := images[i-1]
-		if err := c.check(m, root, im); err != nil {
-			return fmt.Errorf("power cut before %s (%s): %w", im.at, im.image.Plan, err)
-		}
-		return nil
-	})...)
+	c.violations = append(c.violations, parallelErrors(t, len(images), 3,
+		func(m *machine, root string, i int) error {
+			im := images[i-1]
+			if err := c.check(m, root, im); err != nil {
+				return fmt.Errorf("power cut before %s (%s): %w", im.at, im.image.Plan, err)
+			}
+			return nil
+		})...)
 	return c
 }
 
-// check repairs what a cut has left. The floor of an image is that of a repair that has ended, or 0.
+// check repairs what a cut has left. The floor of an image is that of a repair that has ended, or
+// 0.
 func (c *repairCut) check(m *machine, root string, im cutJob) error {
 	if err := im.image.Write(root); err != nil {
 		return err
@@ -378,19 +407,22 @@ func (c *repairCut) check(m *machine, root string, im cutJob) error {
 		return fmt.Errorf("the state was torn, and is something else now: %w", err)
 	}
 	got, err := c.repaired(m, bootAfterCut, dir, false)
-	if errors.Is(err, mmrun.ErrTorn) && c.mode == mmrun.Continuous && strings.Contains(err.Error(), "nothing is left") {
+	if errors.Is(err, mmrun.ErrTorn) && c.mode == mmrun.Continuous &&
+		strings.Contains(err.Error(), "nothing is left") {
 		c.torn.Add(1)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	floor, last := max(im.floor, min(c.synced, c.outcome.seq)), uint64(len(c.want)-1) // the cut may have taken the damage, too
+	// the cut may have taken the damage, too
+	floor, last := max(im.floor, min(c.synced, c.outcome.seq)), uint64(len(c.want)-1)
 	switch {
 	case got.seq < floor || got.seq > last:
 		return fmt.Errorf("commit %d came back; it must be one from %d to %d", got.seq, floor, last)
 	case im.floor > 0 && got != c.outcome:
-		return fmt.Errorf("commit %d came back with another content than right after the repair", got.seq)
+		return fmt.Errorf("commit %d came back with another content than right after the repair",
+			got.seq)
 	case got.digest == c.want[got.seq], got == c.outcome:
 	case !c.accepts, c.mode == mmrun.Atomic && got.seq == c.outcome.seq:
 		return fmt.Errorf("commit %d came back with another content", got.seq)
@@ -398,8 +430,8 @@ func (c *repairCut) check(m *machine, root string, im cutJob) error {
 	return nil
 }
 
-// TestEachSyncOfARepairIsNeeded leaves out one sync at a time of those that a repair alone makes, as TestEachSyncIsNeeded does
-// with the others.
+// TestEachSyncOfARepairIsNeeded leaves out one sync at a time of those that a repair alone makes,
+// as TestEachSyncIsNeeded does with the others.
 func TestEachSyncOfARepairIsNeeded(t *testing.T) {
 	if !*ablation {
 		t.Skip("takes long; run with -ablation")
@@ -421,7 +453,8 @@ func TestEachSyncOfARepairIsNeeded(t *testing.T) {
 	for n, site := range sites {
 		images, caught := 0, ""
 		for _, i := range uses[site] {
-			c := damages[i].cutRepair(t, 6, func(op *faultfs.Op) bool { return syncSite(op) == site })
+			c := damages[i].cutRepair(t, 6,
+				func(op *faultfs.Op) bool { return syncSite(op) == site })
 			if images += c.images; len(c.violations) > 0 {
 				caught = damages[i].name + ": " + c.violations[0].Error()
 				break
@@ -430,12 +463,14 @@ func TestEachSyncOfARepairIsNeeded(t *testing.T) {
 		if caught == "" {
 			t.Errorf("%s left out, and no cut did harm (%d images)", site, images)
 		}
-		table += fmt.Sprintf("| `%s` | %s | %d |\n", siteName(sites, n), scratchPath.ReplaceAllString(caught, ""), images)
+		table += fmt.Sprintf("| `%s` | %s | %d |\n", siteName(sites, n),
+			scratchPath.ReplaceAllString(caught, ""), images)
 	}
 	t.Logf("%d syncs\n%s", len(sites), table)
 }
 
-// A wal that cannot be read is not one that is damaged: a repair that took it for that would throw its commits away.
+// A wal that cannot be read is not one that is damaged: a repair that took it for that would throw
+// its commits away.
 func TestRepairLeavesAWALAloneThatCannotBeRead(t *testing.T) {
 	m := newMachine(t)
 	x := damaged{mode: mmrun.Atomic, hurt: func(d *damager) { d.flip(statedir.MemoryName, 3000) }}
@@ -453,7 +488,8 @@ func TestRepairLeavesAWALAloneThatCannotBeRead(t *testing.T) {
 		}
 		return do()
 	})
-	if _, err := checkRepair(unreadable, bootOfWorkload, dir, true); !errors.Is(err, syscall.EIO) || errors.Is(err, mmrun.ErrCorrupt) {
+	if _, err := checkRepair(unreadable, bootOfWorkload, dir, true); !errors.Is(err, syscall.EIO) ||
+		errors.Is(err, mmrun.ErrCorrupt) {
 		t.Errorf("repair gave %v, want EIO", err)
 	}
 	if after, err := filesOf(dir); err != nil || !maps.EqualFunc(before, after, bytes.Equal) {

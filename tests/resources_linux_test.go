@@ -23,7 +23,8 @@ func TestCompiledCodeIsReleased(t *testing.T) {
 	run := func(i int) {
 		// A custom section makes another module of it.
 		name := fmt.Sprintf("n%04d", i)
-		other := append(append(append([]byte{}, wasm...), 0, byte(len(name)+1), byte(len(name))), name...)
+		other := append(append(append([]byte{}, wasm...), 0, byte(len(name)+1), byte(len(name))),
+			name...)
 		in, err := mmrun.Open(ctx, rt, filepath.Join(t.TempDir(), "s"), other)
 		if err != nil {
 			t.Fatal(err)
@@ -39,15 +40,16 @@ func TestCompiledCodeIsReleased(t *testing.T) {
 		run(100 + i)
 	}
 	after := codeBytes(t)
-	t.Logf("executable memory: %d KiB before, %d KiB after %d more modules", before>>10, after>>10, modules)
+	t.Logf("executable memory: %d KiB before, %d KiB after %d more modules", before>>10, after>>10,
+		modules)
 	if after > before+before/4 {
 		t.Errorf("%d modules have left %d KiB of code", modules, (after-before)>>10)
 	}
 }
 
-// A process can hold thousands of instances: an idle one takes a descriptor, the lock, and a mapping
-// for each of memory, globals and the two segments of the log. What the machine allows follows from
-// that (docs/limits.md).
+// A process can hold thousands of instances: an idle one takes a descriptor, the lock, and a
+// mapping for each of memory, globals and the two segments of the log. What the machine allows
+// follows from that (docs/limits.md).
 func TestIdleInstancesTakeFewDescriptorsAndMappings(t *testing.T) {
 	const instances, mostDescriptors, mostMappings = 60, 2, 5
 	for _, mode := range modes {

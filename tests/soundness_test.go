@@ -168,7 +168,8 @@ func soundnessBases(t *testing.T, rt wazero.Runtime) (bases []soundnessBase) {
 			}
 			guest.work(in)
 			files := readSnapshot(t, dir)
-			bases = append(bases, soundnessBase{fmt.Sprintf("%s, %v, killed", guest.name, mode), files})
+			bases = append(bases, soundnessBase{fmt.Sprintf("%s, %v, killed", guest.name, mode),
+				files})
 			closeInstance(t, in)
 			bases = append(bases, soundnessBase{
 				fmt.Sprintf("%s, %v, closed", guest.name, mode), readSnapshot(t, dir)})
@@ -198,7 +199,10 @@ var hostilities = []struct {
 		return inAFile(dir, r, func(b []byte) []byte { return b[:r.IntN(len(b)+1)] })
 	}},
 	{"a file longer", func(dir string, r *rand.Rand) error {
-		return inAFile(dir, r, func(b []byte) []byte { return append(b, make([]byte, r.IntN(9000))...) })
+		return inAFile(dir, r, func(b []byte) []byte {
+			return append(b,
+				make([]byte, r.IntN(9000))...)
+		})
 	}},
 	{"zeros", func(dir string, r *rand.Rand) error {
 		return inAFile(dir, r, func(b []byte) []byte {

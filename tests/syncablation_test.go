@@ -20,8 +20,9 @@ import (
 
 var ablation = flag.Bool("ablation", false, "run TestEachSyncIsNeeded for every sync, with a table")
 
-// syncSite names the place in the program that asked for a sync: the function that decided on it. WAL.Sync
-// counts twice: the sealed segment, which it syncs first, and the active one, there with the function that called.
+// syncSite names the place in the program that asked for a sync: the function that decided on it.
+// WAL.Sync counts twice: the sealed segment, which it syncs first, and the active one, there with
+// the function that called.
 func syncSite(op *faultfs.Op) string {
 	frames := strings.Split(faultfs.Site(modulePath), " < ")
 	for i, f := range frames {
@@ -70,22 +71,29 @@ func isOlderSegment(path string) bool {
 	return open && theirs > mine
 }
 
-// notNeeded says of each sync that can be left out alone, as far as these workloads go, why it is there all the same.
+// notNeeded says of each sync that can be left out alone, as far as these workloads go, why it is
+// there all the same.
 var notNeeded = map[string]string{
-	"globalsfile.(*File).SetHeader, 2nd": "matters when a copy of the header is damaged after a cut: `TestBothHeaderCopiesAreDurable` (globalsfile)",
+	"globalsfile.(*File).SetHeader, 2nd": "matters when a copy of the header is damaged after a " +
+		"cut: `TestBothHeaderCopiesAreDurable` (globalsfile)",
 	"wal.Create": "whoever creates a state or converts one syncs the same directory later; " +
 		"by itself Create needs it: `TestCreateIsDurable` (wal)",
-	"engine.syncCopied": "matters when a state was copied: `TestCopyOfAStateIsOnTheDiskBeforeACommit`",
+	"engine.syncCopied": "matters when a state was copied: " +
+		"`TestCopyOfAStateIsOnTheDiskBeforeACommit`",
 }
 
-// TestEachSyncIsNeeded leaves out one sync of the program at a time and cuts the power until a cut does harm. A
-// sync that can be left out without harm is either not needed or not tested. At the end there is a table.
+// TestEachSyncIsNeeded leaves out one sync of the program at a time and cuts the power until a cut
+// does harm. A sync that can be left out without harm is either not needed or not tested. At the
+// end there is a table.
 func TestEachSyncIsNeeded(t *testing.T) {
 	if !*ablation {
 		t.Skip("takes long; run with -ablation")
 	}
 	all := enumerations()
-	slices.SortStableFunc(all, func(a, b namedEnumeration) int { return len(a.steps) - len(b.steps) })
+	slices.SortStableFunc(all, func(a,
+		b namedEnumeration) int {
+		return len(a.steps) - len(b.steps)
+	})
 	uses := make(map[string][]int) // by site: indexes of enumerations
 	for i, e := range all {
 		var mu sync.Mutex
@@ -131,8 +139,10 @@ func TestEachSyncIsNeeded(t *testing.T) {
 	t.Logf("%d syncs\n%s", len(sites), table)
 }
 
-// scratchPath matches the begin of a path in an image that was opened, or in the directory of a workload.
-var scratchPath = regexp.MustCompile(`(/[^/\s]+)*/mmrun-test-[^/\s]+/([\d-]+/)?((images|worker\d+)/\d+|w\b)/?`)
+// scratchPath matches the begin of a path in an image that was opened, or in the directory of a
+// workload.
+var scratchPath = regexp.MustCompile(`(/[^/\s]+)*/mmrun-test-[^/\s]+/([\d-]+/)?` +
+	`((images|worker\d+)/\d+|w\b)/?`)
 
 // siteName is site n without line numbers, but with a count where a function has several.
 func siteName(sites []string, n int) string {
@@ -158,9 +168,10 @@ func siteName(sites []string, n int) string {
 	return name
 }
 
-// leaveOut looks for a power cut that does harm without the syncs of one site: after any operation, or
-// after a kill at any operation.
-func leaveOut(t *testing.T, site string, all []namedEnumeration, use []int) (caught string, images int) {
+// leaveOut looks for a power cut that does harm without the syncs of one site: after any operation,
+// or after a kill at any operation.
+func leaveOut(t *testing.T, site string, all []namedEnumeration, use []int) (caught string,
+	images int) {
 	skip := func(op *faultfs.Op) bool { return syncSite(op) == site }
 	for _, i := range use {
 		e := all[i]

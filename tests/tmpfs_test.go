@@ -11,12 +11,13 @@ import (
 	"github.com/mmrun/mmrun/internal/testkit/guests"
 )
 
-// On tmpfs an access to a hole of a mapped file takes a block: on a full disk it would be a SIGBUS in
-// the guest's code. So memory has its blocks there, in Atomic mode too, and a growth without room is
-// refused.
+// On tmpfs an access to a hole of a mapped file takes a block: on a full disk it would be a SIGBUS
+// in the guest's code. So memory has its blocks there, in Atomic mode too, and a growth without
+// room is refused.
 func TestDiskFullKillsNoProcessOnTmpfs(t *testing.T) {
 	d := newSmallDisk(t, 4<<20)
-	in := open(t, newRuntime(t), d.state(), guests.Load(t, "stores"), mmrun.WithWALSize(mmrun.MinWALSize))
+	in := open(t, newRuntime(t), d.state(), guests.Load(t, "stores"),
+		mmrun.WithWALSize(mmrun.MinWALSize))
 	if got := call(t, in, "grow", 40); got != 1 {
 		t.Fatalf("grow gave %d, want the old size 1", got)
 	}
@@ -39,12 +40,14 @@ func TestSparseCopyOnAFullDiskIsAnErrorAtOpen(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) {
 			original := filepath.Join(t.TempDir(), "s")
-			in := open(t, newRuntime(t), original, guests.Load(t, "stores"), mmrun.WithMode(mode), mmrun.WithWALSize(mmrun.MinWALSize))
+			in := open(t, newRuntime(t), original, guests.Load(t, "stores"), mmrun.WithMode(mode),
+				mmrun.WithWALSize(mmrun.MinWALSize))
 			call(t, in, "grow", 8)
 			call(t, in, "one", 300_000, 7)
 			closeInstance(t, in)
 			d := newSmallDisk(t, 2<<20)
-			if out, err := exec.Command("cp", "-r", "--sparse=always", original, d.state()).CombinedOutput(); err != nil {
+			if out, err := exec.Command("cp", "-r", "--sparse=always", original,
+				d.state()).CombinedOutput(); err != nil {
 				t.Fatalf("cp: %v: %s", err, out)
 			}
 			d.fill()

@@ -12,12 +12,13 @@ import (
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// With SyncAlways a continuous state is trusted after a power cut between any two events, also when the
-// last one has trapped.
+// With SyncAlways a continuous state is trusted after a power cut between any two events, also when
+// the last one has trapped.
 func TestFailedContinuousEventIsSyncedToo(t *testing.T) {
 	m := newMachine(t)
 	dir := filepath.Join(t.TempDir(), "s")
-	in, err := m.open(dir, vfs.OS, true, mmrun.WithMode(mmrun.Continuous), mmrun.WithSync(mmrun.SyncAlways), withBootID(bootOfWorkload))
+	in, err := m.open(dir, vfs.OS, true, mmrun.WithMode(mmrun.Continuous),
+		mmrun.WithSync(mmrun.SyncAlways), withBootID(bootOfWorkload))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +37,8 @@ func TestFailedContinuousEventIsSyncedToo(t *testing.T) {
 func TestTornStateWithALostGrowthCanBeAccepted(t *testing.T) {
 	m := newMachine(t)
 	dir := filepath.Join(t.TempDir(), "s")
-	in, err := m.open(dir, vfs.OS, true, mmrun.WithMode(mmrun.Continuous), withBootID(bootOfWorkload))
+	in, err := m.open(dir, vfs.OS, true, mmrun.WithMode(mmrun.Continuous),
+		withBootID(bootOfWorkload))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +49,8 @@ func TestTornStateWithALostGrowthCanBeAccepted(t *testing.T) {
 	if err := os.Truncate(filepath.Join(dir, statedir.MemoryName), 65536); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = m.open(dir, vfs.OS, false, withBootID(bootAfterCut)); !errors.Is(err, mmrun.ErrTorn) {
+	if _, err = m.open(dir, vfs.OS, false, withBootID(bootAfterCut)); !errors.Is(err,
+		mmrun.ErrTorn) {
 		t.Fatalf("%v, want ErrTorn", err)
 	}
 	in, err = m.open(dir, vfs.OS, false, withBootID(bootAfterCut), mmrun.WithAcceptTorn())
@@ -60,11 +63,13 @@ func TestTornStateWithALostGrowthCanBeAccepted(t *testing.T) {
 	}
 }
 
-// What a power cut did to both slots of a continuous state is for Verify to report, not an error of it.
+// What a power cut did to both slots of a continuous state is for Verify to report, not an error of
+// it.
 func TestVerifyReportsAStateWithoutGlobals(t *testing.T) {
 	m := newMachine(t)
 	dir := filepath.Join(t.TempDir(), "s")
-	in, err := m.open(dir, vfs.OS, true, mmrun.WithMode(mmrun.Continuous), withBootID(bootOfWorkload))
+	in, err := m.open(dir, vfs.OS, true, mmrun.WithMode(mmrun.Continuous),
+		withBootID(bootOfWorkload))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +85,8 @@ func TestVerifyReportsAStateWithoutGlobals(t *testing.T) {
 	if _, err := globals.WriteAt(make([]byte, 2*4096), 2*4096); err != nil { // both slots
 		t.Fatal(err)
 	}
-	if _, err := m.open(dir, vfs.OS, false, withBootID(bootAfterCut)); !errors.Is(err, mmrun.ErrTorn) {
+	if _, err := m.open(dir, vfs.OS, false, withBootID(bootAfterCut)); !errors.Is(err,
+		mmrun.ErrTorn) {
 		t.Errorf("open: %v, want ErrTorn", err)
 	}
 	report, err := fsck.Verify(dir)

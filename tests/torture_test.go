@@ -28,12 +28,15 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// compiledDir is where compiled guests are kept, so that processes which live for milliseconds do not
-// compile.
-var compiledDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "mmrun-compiled-") })
+// compiledDir is where compiled guests are kept, so that processes which live for milliseconds do
+// not compile.
+var compiledDir = sync.OnceValues(func() (string, error) {
+	return os.MkdirTemp("",
+		"mmrun-compiled-")
+})
 
-// seed is printed, so that a failure can be tried again. That repeats the events, and when a kill was
-// planned for; not at which instruction it struck.
+// seed is printed, so that a failure can be tried again. That repeats the events, and when a kill
+// was planned for; not at which instruction it struck.
 func seed(t testing.TB) uint64 {
 	s := *crashSeed
 	if s == 0 {
@@ -65,9 +68,9 @@ var tortures = []struct {
 	{"gomap", "never", mmrun.MinWALSize, false, 4, 100},
 }
 
-// Whatever instant an atomic state's process is killed at - inside an event, a commit, a checkpoint, while
-// it opens, recovers or closes the state - the state is, byte for byte, that of the last acknowledged
-// event or of the one in flight.
+// Whatever instant an atomic state's process is killed at - inside an event, a commit, a
+// checkpoint, while it opens, recovers or closes the state - the state is, byte for byte, that of
+// the last acknowledged event or of the one in flight.
 func TestTorture(t *testing.T) {
 	kills := *crashKills
 	if testing.Short() {
@@ -80,7 +83,8 @@ func TestTorture(t *testing.T) {
 		for i, x := range tortures {
 			// Each with the other tracker the next time.
 			tracker := []mmrun.Tracker{mmrun.Kernel, mmrun.Barrier}[(seed+uint64(i))%2]
-			name := fmt.Sprintf("%s,sync=%s,wal=%dKiB,disk=%t,%v", x.guest, x.sync, x.wal>>10, x.onDisk, tracker)
+			name := fmt.Sprintf("%s,sync=%s,wal=%dKiB,disk=%t,%v", x.guest, x.sync, x.wal>>10,
+				x.onDisk, tracker)
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				var wasm []byte
@@ -89,9 +93,11 @@ func TestTorture(t *testing.T) {
 				} else {
 					wasm = guests.Load(t, x.guest)
 				}
-				lane := newLane(t, x.onDisk, wasm, crash.Child{Guest: x.guest, Seed: seed + uint64(i), Mode: mmrun.Atomic,
+				lane := newLane(t, x.onDisk, wasm, crash.Child{Guest: x.guest, Seed: seed +
+					uint64(i), Mode: mmrun.Atomic,
 					Sync: x.sync, WALSize: x.wal, Tracker: tracker})
-				planner := crash.Planner{Rand: rand.New(rand.NewPCG(seed, uint64(i))), Events: x.events}
+				planner := crash.Planner{Rand: rand.New(rand.NewPCG(seed, uint64(i))),
+					Events: x.events}
 				for range kills * x.share / 100 {
 					out, err := lane.Round(planner.Next(lane))
 					if err != nil {

@@ -68,7 +68,8 @@ func TestUpgrade(t *testing.T) {
 			if err != nil || !out.Repeated {
 				t.Errorf("the receipts are gone: %+v, %v", out, err)
 			}
-			if effect, err := in.Handle(ctx, []byte("new")); err != nil || string(effect) != "42: new (1.5)\n" {
+			if effect, err := in.Handle(ctx, []byte("new")); err != nil ||
+				string(effect) != "42: new (1.5)\n" {
 				t.Errorf("%q, %v", effect, err)
 			}
 			closeInstance(t, in)
@@ -104,8 +105,8 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// Kept memory: globals carry over by name, what is new begins as it is written, and what has no place
-// is refused unless it is named.
+// Kept memory: globals carry over by name, what is new begins as it is written, and what has no
+// place is refused unless it is named.
 func TestUpgradeKeepingMemory(t *testing.T) {
 	rt, dir := newRuntime(t), filepath.Join(t.TempDir(), "s")
 	in := open(t, rt, dir, guests.Load(t, "counter"))

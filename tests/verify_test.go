@@ -143,7 +143,8 @@ func answers(t *testing.T, dir string) (string, error) {
 			return err
 		}
 		// The upper halves of the 32-bit values mean nothing.
-		text += fmt.Sprint(uint32(globals[0]), globals[1], uint32(globals[2]), globals[3], tx.Memory().Size())
+		text += fmt.Sprint(uint32(globals[0]), globals[1], uint32(globals[2]), globals[3],
+			tx.Memory().Size())
 		image, _ := tx.Memory().Read(0, tx.Memory().Size())
 		text += string(image)
 		return nil
@@ -262,7 +263,8 @@ func TestInspectWhileInUse(t *testing.T) {
 	done := make(chan error)
 	go func() {
 		for range 3000 { // several checkpoints
-			if _, err := in.Call(context.Background(), "touch", 0, 1, 8, rand.Uint64()); err != nil {
+			if _, err := in.Call(context.Background(), "touch", 0, 1, 8,
+				rand.Uint64()); err != nil {
 				done <- err
 				return
 			}
@@ -279,8 +281,10 @@ func TestInspectWhileInUse(t *testing.T) {
 			t.Fatalf("in use %v by %d", r.InUse, r.Owner)
 		}
 		// The guest counts its calls: a commit and its globals belong together.
-		if r.Seq < last || len(r.Globals) != 1 || r.Globals[0].Lo != r.Seq-1 || r.Seq < r.CheckpointSeq {
-			t.Fatalf("commit %d (after %d), checkpoint %d, count %d, problem %q", r.Seq, last, r.CheckpointSeq, r.Globals[0].Lo, r.Problem)
+		if r.Seq < last || len(r.Globals) != 1 || r.Globals[0].Lo != r.Seq-1 ||
+			r.Seq < r.CheckpointSeq {
+			t.Fatalf("commit %d (after %d), checkpoint %d, count %d, problem %q", r.Seq, last,
+				r.CheckpointSeq, r.Globals[0].Lo, r.Problem)
 		}
 		last = r.Seq
 		select {

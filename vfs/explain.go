@@ -43,7 +43,8 @@ func wayOut(errno syscall.Errno) string {
 		}
 		return "the limit of this process is reached: " + most
 	case syscall.ENFILE:
-		return "the limit of the whole machine is reached: raise fs.file-max, or end what holds files"
+		return "the limit of the whole machine is reached: raise fs.file-max, or end what holds " +
+			"files"
 	case syscall.ENOSPC:
 		return "make room on the file system of the state, or move the state to a larger one"
 	case syscall.EDQUOT:

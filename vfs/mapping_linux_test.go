@@ -82,7 +82,8 @@ func failingDisk(t *testing.T) (root string, breakIt func()) {
 }
 
 // TestSyncOfAMappingSeesAFailedWrite: the disk fails under a mapping whose file was closed long
-// ago. Whoever writes the pages, the next Sync has to tell, also when the kernel has done it before.
+// ago. Whoever writes the pages, the next Sync has to tell, also when the kernel has done it
+// before.
 func TestSyncOfAMappingSeesAFailedWrite(t *testing.T) {
 	for name, before := range map[string]func(path string){
 		"by Sync itself": func(string) {},

@@ -5,8 +5,8 @@ type puncher interface {
 	Punch(offset, length int64) error
 }
 
-// Punch makes the bytes [offset, offset+length) of a file zeros, and gives their blocks back where that
-// can be; elsewhere zeros are written. Its order with writes and syncs is that of a write.
+// Punch makes the bytes [offset, offset+length) of a file zeros, and gives their blocks back where
+// that can be; elsewhere zeros are written. Its order with writes and syncs is that of a write.
 func Punch(f File, offset, length int64) error {
 	if p, ok := f.(puncher); ok {
 		return p.Punch(offset, length)

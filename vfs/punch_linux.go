@@ -9,7 +9,8 @@ import (
 // Punch makes a hole, which stays a part of the file.
 func (f *osFile) Punch(offset, length int64) error {
 	for {
-		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, length)
+		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE,
+			offset, length)
 		switch {
 		case err == unix.EINTR:
 		case errors.Is(err, unix.EOPNOTSUPP):

@@ -75,5 +75,6 @@ func regular(path string, info fs.FileInfo) error {
 }
 
 func notRegular(path, what string) error {
-	return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("it is %s, %w", what, ErrNotRegular)}
+	return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("it is %s, %w", what,
+		ErrNotRegular)}
 }

@@ -30,7 +30,10 @@ func TestOnlyRegularFilesAreOpened(t *testing.T) {
 		"a dead link": func(path, outside string) error { return os.Symlink(outside+".not", path) },
 		"a pipe":      func(path, _ string) error { return unix.Mkfifo(path, 0o600) },
 		"a directory": func(path, _ string) error { return os.Mkdir(path, 0o700) },
-		"a device":    func(path, _ string) error { return unix.Mknod(path, unix.S_IFCHR|0o600, 1<<8|3) },
+		"a device": func(path, _ string) error {
+			return unix.Mknod(path, unix.S_IFCHR|0o600,
+				1<<8|3)
+		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			root := t.TempDir()

@@ -14,7 +14,8 @@ const benchSize = 16 << 20
 
 // onePage is a commit of the usual kind: 8 bytes of one page and one global.
 func onePage() *Commit {
-	return &Commit{WasmPages: 16, Small: make([]byte, 22), Memory: make([]byte, 1<<20), Ranges: []Range{{4096 + 64, 8}}}
+	return &Commit{WasmPages: 16, Small: make([]byte, 22), Memory: make([]byte, 1<<20),
+		Ranges: []Range{{4096 + 64, 8}}}
 }
 
 func benchWAL(b *testing.B) *Log {

@@ -68,7 +68,8 @@ func TestEveryFlippedBitIsFoundOrHarmless(t *testing.T) {
 					if checkDamaged(t, m, want, synced) {
 						found++
 					} else if at < headerBytes || at >= headerSize && at < tails[i] {
-						t.Fatalf("synced %v: %s: bit %d of byte %d was not found", synced, name, bit, at)
+						t.Fatalf("synced %v: %s: bit %d of byte %d was not found", synced, name,
+							bit, at)
 					}
 					b[at] ^= 1 << bit
 				}
@@ -142,7 +143,8 @@ func TestDamageBeforeTheSyncedPartIsToldFromATornTail(t *testing.T) {
 		if synced {
 			want = 3
 		}
-		if r := mustOpen(t, m).Report()[0]; r.SeenSeq != 5 || r.DurableSeq != want || r.Records != 0 || r.EndOffset != headerSize || r.Reason == "" {
+		if r := mustOpen(t, m).Report()[0]; r.SeenSeq != 5 || r.DurableSeq != want ||
+			r.Records != 0 || r.EndOffset != headerSize || r.Reason == "" {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -155,7 +157,8 @@ func TestReplayOfADamagedSealedSegmentFails(t *testing.T) {
 	l.Switch()
 	m.files["wal.0"].data[l.segments[0].tail-1] ^= 1
 	n := 0
-	if err := l.Sealed().Replay(func(Record) error { n++; return nil }); !errors.Is(err, ErrCorrupt) || n != 1 {
+	if err := l.Sealed().Replay(func(Record) error { n++; return nil }); !errors.Is(err,
+		ErrCorrupt) || n != 1 {
 		t.Error(n, err)
 	}
 }

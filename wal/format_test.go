@@ -50,7 +50,8 @@ func TestFormat(t *testing.T) {
 		}
 	}
 	first, second := m.files["wal.0"].data, m.files["wal.1"].data
-	c := &Commit{Seq: 0x12, WasmPages: 3, Small: []byte("glob"), Memory: []byte("0123456789"), Ranges: []Range{{2, 3}, {9, 1}}}
+	c := &Commit{Seq: 0x12, WasmPages: 3, Small: []byte("glob"), Memory: []byte("0123456789"),
+		Ranges: []Range{{2, 3}, {9, 1}}}
 
 	golden("idle header", first[:512], goldenIdle)
 	for range 2 {

@@ -17,7 +17,8 @@ func unsqueeze(b []byte) []byte {
 	if len(b) < headerBytes {
 		return b
 	}
-	return append(append(append([]byte{}, b[:headerBytes]...), make([]byte, headerSize-headerBytes)...), b[headerBytes:]...)
+	return append(append(append([]byte{}, b[:headerBytes]...),
+		make([]byte, headerSize-headerBytes)...), b[headerBytes:]...)
 }
 
 // forge gives a file checksums that fit, as far as the record lengths lead.
@@ -131,7 +132,8 @@ func FuzzReplay(f *testing.F) {
 		if err := l.Append(text(last+1, "next")); err != nil {
 			t.Fatal(err)
 		}
-		if got, rec, err := recovered(t, m, "", last); texts(got) != "next" || rec.Torn || err != nil {
+		if got, rec, err := recovered(t, m, "", last); texts(got) != "next" || rec.Torn ||
+			err != nil {
 			t.Fatalf("after a reset and a commit: %v, %+v, %v", got, rec, err)
 		}
 	})

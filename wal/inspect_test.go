@@ -19,7 +19,8 @@ func TestInspectSeesWhatOpenSees(t *testing.T) {
 	defer l.Close()
 	appendOne := func() {
 		t.Helper()
-		if err := l.Append(&Commit{Seq: l.LastSeq() + 1, Small: fmt.Appendf(nil, "commit %d", l.LastSeq()+1)}); err != nil {
+		if err := l.Append(&Commit{Seq: l.LastSeq() + 1,
+			Small: fmt.Appendf(nil, "commit %d", l.LastSeq()+1)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -92,7 +93,8 @@ func TestInspectOfMissingOrCutFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := view.Replay(0, func(Record) error { return nil }); size < headerSize && err == nil {
+		if _, err := view.Replay(0, func(Record) error { return nil }); size < headerSize &&
+			err == nil {
 			t.Errorf("wal.0 of %d bytes: no error", size)
 		}
 	}

@@ -33,7 +33,8 @@ type loggedRange struct {
 func remember(c *Commit) logged {
 	l := logged{seq: c.Seq, pages: c.WasmPages, small: string(c.Small)}
 	for _, r := range c.Ranges {
-		l.ranges = append(l.ranges, loggedRange{r.Offset, string(c.Memory[r.Offset : r.Offset+r.Len])})
+		l.ranges = append(l.ranges, loggedRange{r.Offset,
+			string(c.Memory[r.Offset : r.Offset+r.Len])})
 	}
 	return l
 }
@@ -70,7 +71,8 @@ func text(seq uint64, s string) *Commit {
 }
 
 func randomCommit(r *rand.Rand, seq uint64, largest int) *Commit {
-	c := &Commit{Seq: seq, WasmPages: r.Uint32N(65536), Memory: make([]byte, 1+r.IntN(largest)), Small: make([]byte, r.IntN(40))}
+	c := &Commit{Seq: seq, WasmPages: r.Uint32N(65536), Memory: make([]byte, 1+r.IntN(largest)),
+		Small: make([]byte, r.IntN(40))}
 	for i := range c.Memory {
 		c.Memory[i] = byte(r.Uint32())
 	}
@@ -399,7 +401,8 @@ func TestFailedSyncIsRememberedForEver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMemFS()
 			l := mustCreate(t, m, MinSize, 0)
-			for _, err := range []error{l.Append(text(1, "one")), l.Switch(), l.Append(text(2, "two"))} {
+			for _, err := range []error{l.Append(text(1, "one")), l.Switch(),
+				l.Append(text(2, "two"))} {
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -418,8 +421,10 @@ func TestFailedSyncIsRememberedForEver(t *testing.T) {
 				}
 			}
 			for name, err := range map[string]error{
-				"Append": l.Append(text(3, "three")), "Sync": l.Sync(), "Switch": l.Switch(), "Reserve": l.Reserve(1),
-				"Reset": l.Reset(9), "Sealed.Sync": sealed.Sync(), "Sealed.Release": sealed.Release(),
+				"Append": l.Append(text(3,
+					"three")), "Sync": l.Sync(), "Switch": l.Switch(), "Reserve": l.Reserve(1),
+				"Reset": l.Reset(9), "Sealed.Sync": sealed.Sync(),
+				"Sealed.Release": sealed.Release(),
 			} {
 				if !errors.Is(err, ErrFailed) {
 					t.Errorf("%s: %v", name, err)
@@ -525,7 +530,8 @@ func TestAppendSyncAndFoldRunAtTheSameTime(t *testing.T) {
 	stop.Store(true)
 	close(sealed)
 	wg.Wait()
-	if _, rec, err := recovered(t, vfs.OS, dir, folded); err != nil || rec.Torn || rec.LastSeq != l.LastSeq() {
+	if _, rec, err := recovered(t, vfs.OS, dir, folded); err != nil || rec.Torn ||
+		rec.LastSeq != l.LastSeq() {
 		t.Error(rec, err)
 	}
 }

@@ -159,7 +159,8 @@ func TestCrashAtAnyPointLeavesAPrefix(t *testing.T) {
 			return nil
 		}
 		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
-			switch rapid.SampledFrom(strings.Fields("append append append append append append sync switch seal fold reserve reset kill cut")).Draw(rt, "step") {
+			switch rapid.SampledFrom(strings.Fields("append append append append append append "+
+				"sync switch seal fold reserve reset kill cut")).Draw(rt, "step") {
 			case "append":
 				d.append(false)
 			case "sync":
@@ -218,12 +219,14 @@ func TestCreateIsDurable(t *testing.T) {
 	}
 }
 
-// TestPowerCutWhileAGrownSegmentIsCutBack: a header that promises more than the file has would be taken for damage.
+// TestPowerCutWhileAGrownSegmentIsCutBack: a header that promises more than the file has would be
+// taken for damage.
 func TestPowerCutWhileAGrownSegmentIsCutBack(t *testing.T) {
 	m := newMemFS()
 	l := mustCreate(t, m, MinSize, 0)
 	large := text(1, strings.Repeat("large", 50_000))
-	for _, err := range []error{l.Reserve(RecordSize(large)), l.Append(large), l.Switch(), l.Sealed().Sync()} {
+	for _, err := range []error{l.Reserve(RecordSize(large)), l.Append(large), l.Switch(),
+		l.Sealed().Sync()} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -231,7 +234,8 @@ func TestPowerCutWhileAGrownSegmentIsCutBack(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	m.before = func(op string, f *memFile) error {
 		for range 50 {
-			if got, rec, err := recovered(t, m.cut(r), "", 1); len(got) > 0 || rec.Torn || err != nil {
+			if got, rec, err := recovered(t, m.cut(r), "", 1); len(got) > 0 || rec.Torn ||
+				err != nil {
 				t.Fatalf("before %s of %s: %d records, %+v, %v", op, f.name, len(got), rec, err)
 			}
 		}
@@ -342,7 +346,8 @@ func TestTornOlderSegmentEndsTheReplay(t *testing.T) {
 // TestSegmentFollowsOnlyTheLifeItNames: the sequence numbers fit, but the older segment is that
 // of another history.
 func TestSegmentFollowsOnlyTheLifeItNames(t *testing.T) {
-	for name, salts := range map[string][]uint64{"another salt": {1, 2, 3, 4}, "another end": {1, 2, 1, 4}} {
+	for name, salts := range map[string][]uint64{"another salt": {1, 2, 3, 4},
+		"another end": {1, 2, 1, 4}} {
 		var disks []*memFS
 		for _, s := range []string{"a", "b"} {
 			m := newMemFS()
@@ -420,7 +425,8 @@ func TestNewerFormatIsRefused(t *testing.T) {
 	b := m.files["wal.1"].data
 	le.PutUint32(b[8:], version+1)
 	le.PutUint32(b[508:], crcOf(b[:508]))
-	if _, err := Open(m, "", MinSize); err == nil || errors.Is(err, ErrCorrupt) || errors.Is(err, os.ErrNotExist) {
+	if _, err := Open(m, "", MinSize); err == nil || errors.Is(err, ErrCorrupt) ||
+		errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }

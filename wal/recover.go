@@ -84,8 +84,8 @@ func (l *Log) Replay(fromSeq uint64, fn func(Record) error) (Recovery, error) {
 	return rec, nil
 }
 
-// EndSeq is the last commit that Replay would give from fromSeq on, or fromSeq if there is none. It is
-// for the time between Open and Reset.
+// EndSeq is the last commit that Replay would give from fromSeq on, or fromSeq if there is none. It
+// is for the time between Open and Reset.
 func (l *Log) EndSeq(fromSeq uint64) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

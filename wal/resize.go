@@ -143,8 +143,8 @@ func (l *Log) idleHeader(base uint64) (b [headerBytes]byte) {
 // failed the page cache may say what the disk does not.
 func (l *Log) writeIdle(f vfs.File, base uint64) error {
 	b := l.idleHeader(base)
-	// In the order of putHeader: a write may fail behind a part of its bytes, and what it leaves then
-	// is to be a header that is known to be unfinished.
+	// In the order of putHeader: a write may fail behind a part of its bytes, and what it leaves
+	// then is to be a header that is known to be unfinished.
 	for _, part := range []struct {
 		bytes  []byte
 		offset int64

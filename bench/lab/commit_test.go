@@ -75,8 +75,14 @@ func BenchmarkView(b *testing.B) {
 			b.Run(fmt.Sprintf("mem=%dMiB/pages=%s", mib, pages), func(b *testing.B) {
 				s := prepared(b, newState(b), mib, touched)
 				stride := mib * lab.MiB / lab.PageSize / 4
-				b.Run("pattern=same", func(b *testing.B) { touch(b, s, s.ViewEvent("touch"), 4, stride, false) })
-				b.Run("pattern=moving", func(b *testing.B) { touch(b, s, s.ViewEvent("touch"), 4, stride, true) })
+				b.Run("pattern=same", func(b *testing.B) {
+					touch(b, s, s.ViewEvent("touch"), 4,
+						stride, false)
+				})
+				b.Run("pattern=moving", func(b *testing.B) {
+					touch(b, s, s.ViewEvent("touch"), 4,
+						stride, true)
+				})
 			})
 		}
 	}
@@ -101,8 +107,12 @@ func BenchmarkRollback(b *testing.B) {
 	}
 	for _, n := range []int{1, 8, 64, 1024} {
 		stride := 64 * lab.MiB / lab.PageSize / n
-		b.Run(fmt.Sprintf("pattern=same/pages=%d", n), func(b *testing.B) { touch(b, s, event, n, stride, false) })
-		b.Run(fmt.Sprintf("pattern=moving/pages=%d", n), func(b *testing.B) { touch(b, s, event, n, stride, true) })
+		b.Run(fmt.Sprintf("pattern=same/pages=%d", n), func(b *testing.B) {
+			touch(b, s, event, n,
+				stride, false)
+		})
+		b.Run(fmt.Sprintf("pattern=moving/pages=%d", n),
+			func(b *testing.B) { touch(b, s, event, n, stride, true) })
 	}
 }
 

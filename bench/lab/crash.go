@@ -39,7 +39,8 @@ func (s *State) CopyFiles(to string, syncWAL bool) error {
 	}
 	for _, e := range entries {
 		sync := syncWAL || !strings.HasPrefix(e.Name(), "wal")
-		if err := copyFile(filepath.Join(s.dir, e.Name()), filepath.Join(to, e.Name()), sync); err != nil {
+		if err := copyFile(filepath.Join(s.dir, e.Name()), filepath.Join(to, e.Name()),
+			sync); err != nil {
 			return err
 		}
 	}

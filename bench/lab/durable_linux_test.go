@@ -11,8 +11,9 @@ import (
 	"github.com/mmrun/mmrun/bench/lab"
 )
 
-// BenchmarkDurable is events that each survive a power cut (SyncAlways), by many goroutines at once,
-// beside the raw floor: one writer that overwrites 4 KiB of a file and syncs it. Compare events/s.
+// BenchmarkDurable is events that each survive a power cut (SyncAlways), by many goroutines at
+// once, beside the raw floor: one writer that overwrites 4 KiB of a file and syncs it. Compare
+// events/s.
 func BenchmarkDurable(b *testing.B) {
 	b.Run("raw", func(b *testing.B) {
 		f, err := lab.NewBare(filepath.Join(b.TempDir(), "raw"), lab.MiB)

@@ -64,7 +64,8 @@ func BenchmarkEvent(b *testing.B) {
 	for _, mib := range []int{1, 16, 64, 256, 1024} {
 		for _, touched := range []bool{false, true} {
 			pages := map[bool]string{false: "untouched", true: "touched"}[touched]
-			b.Run(fmt.Sprintf("mem=%dMiB/pages=%s", mib, pages), func(b *testing.B) { benchmarkEvent(b, mib, touched) })
+			b.Run(fmt.Sprintf("mem=%dMiB/pages=%s", mib, pages),
+				func(b *testing.B) { benchmarkEvent(b, mib, touched) })
 		}
 	}
 }
@@ -90,7 +91,8 @@ func benchmarkEvent(b *testing.B, mib int, touched bool) {
 			before := s.Stats()
 			loop(b, s.Event("one"))
 			after := s.Stats()
-			b.ReportMetric(float64(after.WALBytes-before.WALBytes)/float64(after.Commits-before.Commits), "wal-B/op")
+			written, commits := after.WALBytes-before.WALBytes, after.Commits-before.Commits
+			b.ReportMetric(float64(written)/float64(commits), "wal-B/op")
 		})
 		b.Run("how=call", func(b *testing.B) { loop(b, s.CallEvent("one")) })
 	})

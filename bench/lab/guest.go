@@ -33,7 +33,8 @@ func Module(name string) ([]byte, error) {
 		}
 		up := filepath.Dir(dir)
 		if up == dir {
-			return nil, fmt.Errorf("guest %s: no testdata above the working directory: run this inside a checkout", name)
+			return nil, fmt.Errorf("guest %s: no testdata above the working directory: run this "+
+				"inside a checkout", name)
 		}
 		dir = up
 	}

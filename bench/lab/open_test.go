@@ -12,9 +12,9 @@ import (
 	"github.com/mmrun/mmrun/rewriter"
 )
 
-// BenchmarkOpen is the way from nothing to a guest that takes events, after a clean close, with compiled code from a
-// cache on the disk (code=cached) or compiled anew. who=module is what each of them has to do anyway: make a
-// runtime, compile and instantiate.
+// BenchmarkOpen is the way from nothing to a guest that takes events, after a clean close, with
+// compiled code from a cache on the disk (code=cached) or compiled anew. who=module is what each of
+// them has to do anyway: make a runtime, compile and instantiate.
 func BenchmarkOpen(b *testing.B) {
 	for _, code := range []string{"cached", "compiled"} {
 		b.Run("code="+code, func(b *testing.B) {
@@ -33,7 +33,10 @@ func BenchmarkOpen(b *testing.B) {
 			for _, mib := range []int{1, 16, 64, 256, 1024} {
 				b.Run(fmt.Sprintf("mem=%dMiB", mib), func(b *testing.B) {
 					for _, mode := range []mmrun.Mode{mmrun.Continuous, mmrun.Atomic} {
-						b.Run("who="+mode.String(), func(b *testing.B) { openState(b, mode, mib, cacheDir) })
+						b.Run("who="+mode.String(), func(b *testing.B) {
+							openState(b, mode, mib,
+								cacheDir)
+						})
 					}
 					if mib <= 256 {
 						b.Run("who=snapshot", func(b *testing.B) { openSnapshot(b, mib, cacheDir) })

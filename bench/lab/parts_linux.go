@@ -45,7 +45,8 @@ func NewParts(path string, mib int) (*Parts, error) {
 	if p.pagemap, err = os.Open("/proc/self/pagemap"); err != nil {
 		return nil, err
 	}
-	p.live, err = unix.Mmap(int(f.Fd()), 0, mib*MiB, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	p.live, err = unix.Mmap(int(f.Fd()), 0, mib*MiB, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +108,8 @@ func (p *Parts) Scan() error {
 		uint64(uintptr(unsafe.Pointer(&p.regions[0]))), uint64(len(p.regions) / 3), 0,
 		pageIsFile, pageIsFile, pageIsPresent | pageIsSwapped, pageIsPresent}
 	for arg[2] < arg[3] {
-		n, _, errno := unix.Syscall(unix.SYS_IOCTL, p.pagemap.Fd(), 0xc0606610, uintptr(unsafe.Pointer(&arg)))
+		n, _, errno := unix.Syscall(unix.SYS_IOCTL, p.pagemap.Fd(), 0xc0606610,
+			uintptr(unsafe.Pointer(&arg)))
 		if errno != 0 {
 			return fmt.Errorf("PAGEMAP_SCAN: %w", errno)
 		}

@@ -13,8 +13,8 @@ type Plain struct {
 	setup  map[string]api.Function
 }
 
-// NewPlain compiles and instantiates the guest. Compiled code is taken from cacheDir, or kept there, unless
-// that is empty.
+// NewPlain compiles and instantiates the guest. Compiled code is taken from cacheDir, or kept
+// there, unless that is empty.
 func NewPlain(wasm []byte, cacheDir string) (*Plain, error) {
 	e, err := newEngine(cacheDir)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"github.com/tetratelabs/wazero"
 )
 
-// engine is a wazero runtime as a new process has it: nothing is compiled, but there may be compiled code
-// on the disk.
+// engine is a wazero runtime as a new process has it: nothing is compiled, but there may be
+// compiled code on the disk.
 type engine struct {
 	wazero.Runtime
 	cache wazero.CompilationCache // nil without one

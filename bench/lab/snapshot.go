@@ -29,7 +29,8 @@ func NewSnapshot(wasm []byte, dir, cacheDir string) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshot{dir: dir, globals: make(map[string]api.MutableGlobal), values: make(map[string]uint64)}
+	s := &Snapshot{dir: dir, globals: make(map[string]api.MutableGlobal),
+		values: make(map[string]uint64)}
 	if s.Plain, err = NewPlain(rewritten, cacheDir); err != nil {
 		return nil, err
 	}

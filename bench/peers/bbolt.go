@@ -55,7 +55,10 @@ func number(b []byte) uint64 {
 }
 
 // counterKey is shorter than the keys of the table.
-func counterKey(counter uint32) []byte { return binary.BigEndian.AppendUint32([]byte("#"), counter) }
+func counterKey(counter uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte("#"),
+		counter)
+}
 
 func bytesOfNumber(n uint64) []byte { return binary.LittleEndian.AppendUint64(nil, n) }
 

@@ -20,8 +20,9 @@ import (
 // in globals.json, but for the incremental one, which appends what has changed to a file.
 func copyPeers() []Peer {
 	peer := func(name string, safety Safety, settings string, newSaver func() saver) Peer {
-		return Peer{Name: name, Safety: safety, Settings: settings, Slow: true, CopyBased: true, Guest: true,
-			Open: func(o Options) (Store, error) { return openCopy(o, newSaver()) }}
+		return Peer{Name: name, Safety: safety, Settings: settings, Slow: true, CopyBased: true,
+			Guest: true,
+			Open:  func(o Options) (Store, error) { return openCopy(o, newSaver()) }}
 	}
 	files := func(c copyFiles) func() saver { return func() saver { return c } }
 	return []Peer{
@@ -34,7 +35,8 @@ func copyPeers() []Peer {
 		peer("copy, zstd", Kill, "the memory compressed (fastest level), renamed",
 			files(copyFiles{rename: true, zstd: true})),
 		peer("copy, changed pages", Kill,
-			"the memory is compared with a copy of the last commit; the pages of 4 KiB that differ "+
+			"the memory is compared with a copy of the last commit; the pages of 4 KiB that "+
+				"differ "+
 				"are appended to a log with a checksum, in one write",
 			func() saver { return new(changedPages) }),
 	}
@@ -204,7 +206,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func (c *changedPages) open(dir string) (err error) {
 	if c.log == nil {
-		c.log, err = os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+		c.log, err = os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_RDWR|os.O_APPEND,
+			0o600)
 	}
 	return err
 }

@@ -23,5 +23,6 @@ func criuCheck() error {
 	if err == nil {
 		return errors.New("criu check passes, but this program does not drive it")
 	}
-	return errors.New("criu check: " + strings.Join(strings.Split(strings.TrimSpace(string(out)), "\n"), "; "))
+	return errors.New("criu check: " + strings.Join(strings.Split(strings.TrimSpace(string(out)),
+		"\n"), "; "))
 }

@@ -13,11 +13,13 @@ func filePeers() []Peer {
 		return Peer{Name: name, Safety: safety, Settings: settings, Floor: true,
 			Open: func(o Options) (Store, error) { return openFile(o, f) }}
 	}
-	const small = "into a file that was written in pieces of 4 KiB, so that its page cache has small folios"
+	const small = "into a file that was written in pieces of 4 KiB, so that its page cache has " +
+		"small folios"
 	return []Peer{
 		peer("pwrite 4 KiB", Kill, small, fileStore{whole: true, piece: pageSize}),
 		peer("pwrite 4 KiB, large folios", Kill,
-			"into a file that was written in one large write", fileStore{whole: true, piece: fileSize}),
+			"into a file that was written in one large write", fileStore{whole: true,
+				piece: fileSize}),
 		peer("pwrite", Kill, "of the bytes that change, "+small, fileStore{piece: pageSize}),
 		peer("pwrite+fdatasync", Power, "of the bytes that change, over blocks that are written",
 			fileStore{piece: pageSize, sync: true}),

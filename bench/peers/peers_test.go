@@ -27,7 +27,8 @@ func TestContestantsKeepTheSame(t *testing.T) {
 			must(t, s.Put(&e))
 			var batch []peers.Entry
 			for i := range uint32(100) {
-				batch = append(batch, peers.Entry{Key: peers.KeyOf(10 + i), Value: peers.ValueOf(10+i, 2)})
+				batch = append(batch, peers.Entry{Key: peers.KeyOf(10 + i),
+					Value: peers.ValueOf(10+i, 2)})
 			}
 			must(t, s.PutAll(batch))
 			look := func() {
@@ -52,7 +53,8 @@ func TestContestantsKeepTheSame(t *testing.T) {
 			}
 			look()
 			absent := peers.KeyOf(keys + 5)
-			if err := s.Get(&absent, new(peers.Value)); !errors.Is(err, peers.ErrNoKey) && !p.Floor {
+			if err := s.Get(&absent, new(peers.Value)); !errors.Is(err, peers.ErrNoKey) &&
+				!p.Floor {
 				t.Errorf("an absent key: %v", err)
 			}
 			must(t, s.Close())

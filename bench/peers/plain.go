@@ -16,8 +16,8 @@ func plainPeers() []Peer {
 		Open:     func(o Options) (Store, error) { return openPlain(o) }}}
 }
 
-// plainModule is a guest compiled for wazero. It is rewritten, because whoever copies a state has to
-// reach the private globals.
+// plainModule is a guest compiled for wazero. It is rewritten, because whoever copies a state has
+// to reach the private globals.
 type plainModule struct {
 	compiled wazero.CompiledModule
 	info     rewriter.Info

@@ -26,7 +26,10 @@ func sqlitePeers() []Peer {
 			peers = append(peers, Peer{Name: driver.name + " " + synchronous, Safety: safety,
 				Settings: "journal_mode=WAL, synchronous=" + synchronous +
 					", cache_size=512 MiB, prepared statements, BLOB keys WITHOUT ROWID",
-				Open: func(o Options) (Store, error) { return openSQLite(driver.driver, o, synchronous) }})
+				Open: func(o Options) (Store, error) {
+					return openSQLite(driver.driver, o,
+						synchronous)
+				}})
 		}
 	}
 	return peers

@@ -65,7 +65,8 @@ func openWasmtime(o Options) (Store, error) {
 		}
 	}
 	if o.Keys > 0 {
-		if _, err := s.export("init").Call(s.store, int32(o.Keys), int32(flag(o.Ordered))); err != nil {
+		if _, err := s.export("init").Call(s.store, int32(o.Keys),
+			int32(flag(o.Ordered))); err != nil {
 			return nil, err
 		}
 	}

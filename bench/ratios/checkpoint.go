@@ -106,8 +106,10 @@ func times(n int) func() bool {
 }
 
 func (p *paces) String() string {
-	return fmt.Sprintf("median %s, 99 of 100 within %s, longest %s (most on the processor: %s), %d events",
-		duration(p.median()), duration(quantile(p.wall, 0.99)), duration(p.longest()), duration(slices.Max(p.thread)), len(p.wall))
+	return fmt.Sprintf("median %s, 99 of 100 within %s, longest %s (most on the processor: %s), "+
+		"%d events",
+		duration(p.median()), duration(quantile(p.wall,
+			0.99)), duration(p.longest()), duration(slices.Max(p.thread)), len(p.wall))
 }
 
 // backgroundCheckpoint: one-page events while 256 MiB of dirty pages are brought into the file.
@@ -128,7 +130,8 @@ func (r *run) background(whole bool) error {
 	}
 	var folded foldedPages
 	dir := fmt.Sprint("state", whole)
-	s, err := lab.NewState(r.wasm, r.path(dir), mmrun.WithWALSize(wal), mmrun.WithLogger(slog.New(&folded)))
+	s, err := lab.NewState(r.wasm, r.path(dir), mmrun.WithWALSize(wal),
+		mmrun.WithLogger(slog.New(&folded)))
 	if err != nil {
 		return err
 	}
@@ -207,8 +210,10 @@ func (r *run) background(whole bool) error {
 	r.figure(name+": events during the checkpoint", "%s", &during)
 	r.figure(name+": events after it", "%s", &after)
 	r.figure(name+": plain calls for as long", "%s", &control)
-	r.figure(name+": checkpoint", "%s, %d pages in it, %d folded before it was asked for", duration(took.Seconds()), pagesFolded, alreadyPages-startPages)
-	r.atMost(name+": median of events during / before the checkpoint", during.median()/before.median(), 2, "x")
+	r.figure(name+": checkpoint", "%s, %d pages in it, %d folded before it was asked for",
+		duration(took.Seconds()), pagesFolded, alreadyPages-startPages)
+	r.atMost(name+": median of events during / before the checkpoint",
+		during.median()/before.median(), 2, "x")
 	r.atMost(name+": longest pause during the checkpoint", during.longest()*1e3, 20, " ms")
 	r.atMost(name+": the same by processor time", slices.Max(during.thread)*1e3, 20, " ms")
 	return os.RemoveAll(r.path(dir))

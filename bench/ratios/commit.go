@@ -48,8 +48,10 @@ func commitCost(r *run) error {
 			if n > pages {
 				continue
 			}
-			ops = append(ops, touch(fmt.Sprintf("commit, %s, the same each time, %d MiB", pagesOf(n), mib), s.Event("touch"), n, pages/n, false))
-			o := random(fmt.Sprintf("commit, %s, random, %d MiB", pagesOf(n), mib), random1.Event("random"), n)
+			ops = append(ops, touch(fmt.Sprintf("commit, %s, the same each time, %d MiB",
+				pagesOf(n), mib), s.Event("touch"), n, pages/n, false))
+			o := random(fmt.Sprintf("commit, %s, random, %d MiB", pagesOf(n), mib),
+				random1.Event("random"), n)
 			// Long enough for the checkpoints that these events cause: the mean counts, and the
 			// time of the whole process.
 			o.n, o.clock = max(2000/n, 10), process
@@ -83,8 +85,10 @@ func viewCost(r *run) error {
 			return err
 		}
 		pages := m.mib * lab.MiB / lab.PageSize
-		what := fmt.Sprintf("%d MiB %s", m.mib, map[bool]string{true: "touched", false: "untouched"}[m.touched])
-		x := pair{what: what, plain: touch("plain call that writes to 4 pages, "+what, p.Event("touch"), 4, pages/4, false)}
+		what := fmt.Sprintf("%d MiB %s", m.mib, map[bool]string{true: "touched",
+			false: "untouched"}[m.touched])
+		x := pair{what: what, plain: touch("plain call that writes to 4 pages, "+what,
+			p.Event("touch"), 4, pages/4, false)}
 		for _, kind := range []string{"the same each time", "others each time"} {
 			name := fmt.Sprintf("view %d %v %d", m.mib, m.touched, len(names))
 			s, err := r.state(&all, name, m.mib, m.touched)
@@ -115,8 +119,10 @@ func viewCost(r *run) error {
 	}
 	r.note(ops...)
 	for _, x := range pairs {
-		r.atMost("View beyond the plain call, 4 pages, the same each time, "+x.what, (x.hot.median()-x.plain.median())*1e6, 30, " µs")
-		r.atMost("View beyond the plain call, 4 pages, others each time, "+x.what, (x.cold.median()-x.plain.median())*1e6, 30, " µs")
+		r.atMost("View beyond the plain call, 4 pages, the same each time, "+x.what,
+			(x.hot.median()-x.plain.median())*1e6, 30, " µs")
+		r.atMost("View beyond the plain call, 4 pages, others each time, "+x.what,
+			(x.cold.median()-x.plain.median())*1e6, 30, " µs")
 	}
 	r.noFileChanged(before, after)
 	return nil

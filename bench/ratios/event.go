@@ -55,7 +55,8 @@ func (r *run) plain(all *contestants, mib int) (*lab.Plain, error) {
 	return p, all.add(p, err, mib, true)
 }
 
-func (r *run) state(all *contestants, name string, mib int, touched bool, opts ...mmrun.Option) (*lab.State, error) {
+func (r *run) state(all *contestants, name string, mib int, touched bool,
+	opts ...mmrun.Option) (*lab.State, error) {
 	s, err := lab.NewState(r.wasm, r.path(name), opts...)
 	return s, all.add(s, err, mib, touched)
 }
@@ -91,7 +92,8 @@ func oneEvent(r *run) error {
 			return err
 		}
 		states[mib] = s
-		atomic[mib], atomicCall[mib] = one("atomic, Update"+at, s.Event("one")), one("atomic, Call"+at, s.CallEvent("one"))
+		atomic[mib], atomicCall[mib] = one("atomic, Update"+at,
+			s.Event("one")), one("atomic, Call"+at, s.CallEvent("one"))
 		u, err := r.state(&all, fmt.Sprint("untouched", mib), mib, false)
 		if err != nil {
 			return err
@@ -105,16 +107,20 @@ func oneEvent(r *run) error {
 		if err != nil {
 			return err
 		}
-		plain[mib], plainCall[mib] = one("plain wazero, CallWithStack"+at, p.Event("one")), one("plain wazero, Call"+at, p.CallEvent("one"))
-		c, err := r.state(&all, fmt.Sprint("continuous", mib), mib, true, mmrun.WithMode(mmrun.Continuous))
+		plain[mib], plainCall[mib] = one("plain wazero, CallWithStack"+at,
+			p.Event("one")), one("plain wazero, Call"+at, p.CallEvent("one"))
+		c, err := r.state(&all, fmt.Sprint("continuous", mib), mib, true,
+			mmrun.WithMode(mmrun.Continuous))
 		if err != nil {
 			return err
 		}
-		continuous[mib], continuousCall[mib] = one("continuous, Update"+at, c.Event("one")), one("continuous, Call"+at, c.CallEvent("one"))
+		continuous[mib], continuousCall[mib] = one("continuous, Update"+at,
+			c.Event("one")), one("continuous, Call"+at, c.CallEvent("one"))
 		ops = append(ops, plain[mib], plainCall[mib], continuous[mib], continuousCall[mib])
 	}
 	// The whole page instead of 8 bytes of it: what an event costs beyond a call is the same.
-	fillPlain := fill("plain wazero, CallWithStack, fills a page, 1 MiB", all[2].(*lab.Plain).Event("fill"))
+	fillPlain := fill("plain wazero, CallWithStack, fills a page, 1 MiB",
+		all[2].(*lab.Plain).Event("fill"))
 	fillKept := fill("continuous, Update, fills a page, 1 MiB", all[3].(*lab.State).Event("fill"))
 	ops = append(ops, fillPlain, fillKept)
 	if err := takeTurns(thread, r.rounds, ops...); err != nil {
@@ -136,15 +142,21 @@ func oneEvent(r *run) error {
 	r.note(ops...)
 
 	for _, mib := range sizes[:4] {
-		r.figure(fmt.Sprintf("continuous, Update / plain CallWithStack, one store, %d MiB", mib), "%.2f x", continuous[mib].median()/plain[mib].median())
-		r.atMost(fmt.Sprintf("continuous, Call / plain Call, one page, %d MiB", mib), continuousCall[mib].median()/plainCall[mib].median(), 1.5, "x")
+		r.figure(fmt.Sprintf("continuous, Update / plain CallWithStack, one store, %d MiB", mib),
+			"%.2f x", continuous[mib].median()/plain[mib].median())
+		r.atMost(fmt.Sprintf("continuous, Call / plain Call, one page, %d MiB", mib),
+			continuousCall[mib].median()/plainCall[mib].median(), 1.5, "x")
 	}
-	r.atMost("continuous, Update / plain CallWithStack, fills a page, 1 MiB", fillKept.median()/fillPlain.median(), 1.5, "x")
-	r.atMost("atomic, one hot page and a global / bare pwrite of 4 KiB, 1 MiB", atomic[1].median()/pwrite.median(), 0.5, "x")
+	r.atMost("continuous, Update / plain CallWithStack, fills a page, 1 MiB",
+		fillKept.median()/fillPlain.median(), 1.5, "x")
+	r.atMost("atomic, one hot page and a global / bare pwrite of 4 KiB, 1 MiB",
+		atomic[1].median()/pwrite.median(), 0.5, "x")
 	r.atMost("the same, 1024 MiB", atomic[1024].median()/pwrite.median(), 0.5, "x")
-	r.atMost("atomic, one hot page: 1024 MiB / 1 MiB of memory, touched", atomic[1024].median()/atomic[1].median(), 1.3, "x")
+	r.atMost("atomic, one hot page: 1024 MiB / 1 MiB of memory, touched",
+		atomic[1024].median()/atomic[1].median(), 1.3, "x")
 	r.atMost("the same, untouched", untouched[1024].median()/untouched[1].median(), 1.3, "x")
-	r.atLeast("copy-based snapshot / atomic, one page, 64 MiB", snapshot[64].median()/atomic[64].median(), 10000, "x")
+	r.atLeast("copy-based snapshot / atomic, one page, 64 MiB",
+		snapshot[64].median()/atomic[64].median(), 10000, "x")
 
 	s := states[64]
 	before := s.Stats()
@@ -154,7 +166,8 @@ func oneEvent(r *run) error {
 	}
 	after := s.Stats()
 	r.atMost("atomic, Update: allocations of an event", allocs, 0, "")
-	r.atMost("wal bytes of a one-page event", float64(after.WALBytes-before.WALBytes)/float64(after.Commits-before.Commits), 256, " B")
+	r.atMost("wal bytes of a one-page event",
+		float64(after.WALBytes-before.WALBytes)/float64(after.Commits-before.Commits), 256, " B")
 	return nil
 }
 
@@ -190,7 +203,8 @@ func randomPages(r *run) error {
 	// An event costs more or less with the number of hot pages, which rises until a checkpoint
 	// and falls after it. So a batch is long, and its mean counts.
 	// And its checkpoints run in the background, so the time of the whole process counts.
-	event := random("atomic, 8 random pages, 64 MiB touched, checkpoints included", s.Event("random"), pages)
+	event := random("atomic, 8 random pages, 64 MiB touched, checkpoints included",
+		s.Event("random"), pages)
 	event.n, event.clock = 2000, process
 	waited := random("the same, as the caller sees it", s.Event("random"), pages)
 	waited.n, waited.clock = 2000, wall
@@ -202,8 +216,10 @@ func randomPages(r *run) error {
 	const batch = 256
 	drop := func(n int) error { return parts.Drop(batch * n) }
 	perPage := func(f func(int) error) func() error { return func() error { return f(batch) } }
-	fault := &op{name: "copy-on-write fault (page not mapped before)", n: 1, run: perPage(parts.Fault), after: drop}
-	mapped := &op{name: "copy-on-write fault (page mapped for reading before)", n: 1, run: perPage(parts.Fault), after: drop,
+	fault := &op{name: "copy-on-write fault (page not mapped before)", n: 1,
+		run: perPage(parts.Fault), after: drop}
+	mapped := &op{name: "copy-on-write fault (page mapped for reading before)", n: 1,
+		run: perPage(parts.Fault), after: drop,
 		before: func(int) error { return parts.Map() }}
 	madvise := &op{name: "madvise(MADV_DONTNEED) of one page", n: 1, run: perPage(parts.Drop),
 		before: func(int) error { return parts.Fault(batch) }}
@@ -225,7 +241,8 @@ func randomPages(r *run) error {
 			return err
 		}
 	}
-	if err := takeTurns(thread, max(r.rounds/5, 5), event, waited, snapshot, fault, mapped, madvise, scan, compare, shadow, fold, faults); err != nil {
+	if err := takeTurns(thread, max(r.rounds/5, 5), event, waited, snapshot, fault, mapped, madvise,
+		scan, compare, shadow, fold, faults); err != nil {
 		return err
 	}
 	for _, o := range []*op{fault, mapped, madvise} {
@@ -237,10 +254,13 @@ func randomPages(r *run) error {
 	r.figure("hot pages at the ends of batches, on average", "%.0f", hot/batches)
 
 	sum := pages*(fault.median()+compare.median()+madvise.median()+fold.median()) + scan.median()
-	r.figure("sum of parts: 8 faults, 1 scan, 8 comparisons, 8 evictions (madvise, fold)", "%s", duration(sum))
+	r.figure("sum of parts: 8 faults, 1 scan, 8 comparisons, 8 evictions (madvise, fold)", "%s",
+		duration(sum))
 	withHot := sum + (hot/batches)*compare.median() + pages*shadow.median() + 2*faults.median()
-	r.figure("the same with all hot pages compared, 8 shadows and 2 getrusage", "%s", duration(withHot))
-	r.atLeast("copy-based snapshot / atomic, 8 random pages, 64 MiB touched", snapshot.median()/event.median(), 100, "x")
+	r.figure("the same with all hot pages compared, 8 shadows and 2 getrusage", "%s",
+		duration(withHot))
+	r.atLeast("copy-based snapshot / atomic, 8 random pages, 64 MiB touched",
+		snapshot.median()/event.median(), 100, "x")
 	r.atMost("atomic, 8 random pages / sum of its parts", event.median()/sum, 1.5, "x")
 	return nil
 }
@@ -258,7 +278,8 @@ func syncRate(r *run) error {
 	ops := []*op{least}
 	events := map[int]*op{}
 	for _, mib := range []int{1, 64} {
-		s, err := r.state(&all, fmt.Sprint("state", mib), mib, true, mmrun.WithSync(mmrun.SyncAlways))
+		s, err := r.state(&all, fmt.Sprint("state", mib), mib, true,
+			mmrun.WithSync(mmrun.SyncAlways))
 		if err != nil {
 			return err
 		}
@@ -272,7 +293,8 @@ func syncRate(r *run) error {
 	}
 	r.note(ops...)
 	for _, mib := range []int{1, 64} {
-		r.atLeast(fmt.Sprintf("rate of SyncAlways events, %d MiB touched / rate of pwrite and fdatasync, on %s", mib, FileSystem(r.dir)),
+		r.atLeast(fmt.Sprintf("rate of SyncAlways events, %d MiB touched / rate of pwrite and "+
+			"fdatasync, on %s", mib, FileSystem(r.dir)),
 			least.median()/events[mib].median(), 0.9, "x")
 	}
 	return nil

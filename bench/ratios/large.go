@@ -63,7 +63,8 @@ func largeEvent(r *run) error {
 			return err
 		}
 		if results[0] != 0x5a5a5a5a5a5a5a5a {
-			return fmt.Errorf("event of 1 GiB: after a reopen address %#x holds %#x", at, results[0])
+			return fmt.Errorf("event of 1 GiB: after a reopen address %#x holds %#x", at,
+				results[0])
 		}
 	}
 	if err := s.Close(); err != nil {
@@ -72,8 +73,11 @@ func largeEvent(r *run) error {
 	const inMiB = 1 << 20
 	extra := float64(peak.Anon-before.Anon)/inMiB - mib
 	r.figure("an event that changes 1 GiB", "%s", duration(took.Seconds()))
-	r.figure("its private memory: before, at the peak, after", "%d, %d, %d MiB (of which Go's heap: %d, %d, %d MiB)",
-		before.Anon/inMiB, peak.Anon/inMiB, after.Anon/inMiB, before.Heap/inMiB, peak.Heap/inMiB, after.Heap/inMiB)
-	r.atMost("an event that changes 1 GiB: memory beyond the guest's own 1024 MiB at the peak", extra, 256, " MiB")
+	r.figure("its private memory: before, at the peak, after",
+		"%d, %d, %d MiB (of which Go's heap: %d, %d, %d MiB)",
+		before.Anon/inMiB, peak.Anon/inMiB, after.Anon/inMiB, before.Heap/inMiB, peak.Heap/inMiB,
+		after.Heap/inMiB)
+	r.atMost("an event that changes 1 GiB: memory beyond the guest's own 1024 MiB at the peak",
+		extra, 256, " MiB")
 	return nil
 }

@@ -67,11 +67,13 @@ func (r *run) figure(what, format string, a ...any) {
 
 // atMost and atLeast note a claim and whether it holds.
 func (r *run) atMost(what string, got, limit float64, unit string) {
-	r.claims = append(r.claims, claim{what, number(got) + unit, "at most " + number(limit) + unit, got <= limit})
+	r.claims = append(r.claims, claim{what, number(got) + unit, "at most " + number(limit) + unit,
+		got <= limit})
 }
 
 func (r *run) atLeast(what string, got, limit float64, unit string) {
-	r.claims = append(r.claims, claim{what, number(got) + unit, "at least " + number(limit) + unit, got >= limit})
+	r.claims = append(r.claims, claim{what, number(got) + unit, "at least " + number(limit) + unit,
+		got >= limit})
 }
 
 func number(f float64) string {
@@ -122,7 +124,8 @@ func Measure(pattern string, rounds int, parent string, out io.Writer) (holds bo
 }
 
 func (r *run) print(out io.Writer, dir string) (holds bool) {
-	fmt.Fprintf(out, "%s, %d processors, files on %s.\n\n", Kernel(), runtime.NumCPU(), FileSystem(dir))
+	fmt.Fprintf(out, "%s, %d processors, files on %s.\n\n", Kernel(), runtime.NumCPU(),
+		FileSystem(dir))
 	fmt.Fprint(out, "| claim | measured | limit | |\n|---|---|---|---|\n")
 	holds = true
 	for _, c := range r.claims {
@@ -145,7 +148,8 @@ func Kernel() string {
 	if unix.Uname(&u) != nil {
 		return "Linux"
 	}
-	return "Linux " + regexp.MustCompile(`^\d+\.\d+`).FindString(unix.ByteSliceToString(u.Release[:]))
+	return "Linux " +
+		regexp.MustCompile(`^\d+\.\d+`).FindString(unix.ByteSliceToString(u.Release[:]))
 }
 
 // FileSystem is the name of the file system that dir is on.

@@ -23,8 +23,8 @@ func opening(name string, open func() (func() error, error)) *op {
 	}
 }
 
-// alone makes a runtime, compiles and instantiates the module and does nothing else. It is what each way to
-// resume has to do anyway.
+// alone makes a runtime, compiles and instantiates the module and does nothing else. It is what
+// each way to resume has to do anyway.
 func (r *run) alone(cacheDir string) (*op, error) {
 	rewritten, _, err := rewriter.Rewrite(r.wasm, rewriter.Options{})
 	name := "make a runtime, compile and instantiate the module, nothing else"
@@ -37,8 +37,8 @@ func (r *run) alone(cacheDir string) (*op, error) {
 	}), err
 }
 
-// resumeTime: from nothing to a guest that takes events, after a clean close. Compiled code comes from a
-// cache on the disk, as in the command, or is made anew.
+// resumeTime: from nothing to a guest that takes events, after a clean close. Compiled code comes
+// from a cache on the disk, as in the command, or is made anew.
 func resumeTime(r *run) error {
 	cacheDir := r.path("cache")
 	alone, err := r.alone(cacheDir)
@@ -57,7 +57,8 @@ func resumeTime(r *run) error {
 		o.cached[mib] = opening(name, func() (func() error, error) { return open(cacheDir) })
 		ops = append(ops, o.cached[mib])
 		if mib == 256 {
-			o.anew[mib] = opening(name+", compiled anew", func() (func() error, error) { return open("") })
+			o.anew[mib] = opening(name+", compiled anew",
+				func() (func() error, error) { return open("") })
 			ops = append(ops, o.anew[mib])
 		}
 	}
@@ -96,13 +97,14 @@ func resumeTime(r *run) error {
 		if err := s.Close(); err != nil {
 			return err
 		}
-		add(restore, "restore of a copy-based snapshot", mib, func(cacheDir string) (func() error, error) {
-			s, err := lab.NewSnapshot(r.wasm, dir, cacheDir)
-			if err != nil {
-				return nil, err
-			}
-			return s.Close, s.Restore()
-		})
+		add(restore, "restore of a copy-based snapshot", mib,
+			func(cacheDir string) (func() error, error) {
+				s, err := lab.NewSnapshot(r.wasm, dir, cacheDir)
+				if err != nil {
+					return nil, err
+				}
+				return s.Close, s.Restore()
+			})
 	}
 	for _, o := range ops { // to fill the cache
 		if err := o.run(); err != nil {
@@ -118,16 +120,19 @@ func resumeTime(r *run) error {
 	r.note(ops...)
 	for _, mode := range []mmrun.Mode{mmrun.Continuous, mmrun.Atomic} {
 		o := modes[mode]
-		ratio, name := restore.cached[256].median()/o.cached[256].median(), fmt.Sprintf("restore of a copy-based snapshot / open, %s, 256 MiB", mode)
+		ratio, name := restore.cached[256].median()/o.cached[256].median(), fmt.Sprintf("restore "+
+			"of a copy-based snapshot / open, %s, 256 MiB", mode)
 		if mode == mmrun.Continuous {
 			r.atLeast(name, ratio, 50, "x")
 		} else {
 			r.figure(name, "%s x", number(ratio))
 		}
-		r.figure(fmt.Sprintf("restore of a copy-based snapshot / open, %s, 256 MiB, compiled anew in both", mode), "%s x",
+		r.figure(fmt.Sprintf("restore of a copy-based snapshot / open, %s, 256 MiB, compiled "+
+			"anew in both", mode), "%s x",
 			number(restore.anew[256].median()/o.anew[256].median()))
 	}
-	r.atMost("open of 1024 MiB, atomic, beyond making a runtime and loading the module", (modes[mmrun.Atomic].cached[1024].median()-alone.median())*1e3, 5, " ms")
+	r.atMost("open of 1024 MiB, atomic, beyond making a runtime and loading the module",
+		(modes[mmrun.Atomic].cached[1024].median()-alone.median())*1e3, 5, " ms")
 	return nil
 }
 
@@ -142,26 +147,33 @@ func recoveryTime(r *run) error {
 	for _, size := range []int{1, 4, 16} {
 		for _, pages := range []int{1, 1024, 8192} {
 			for _, synced := range []bool{false, true} {
-				s, err := lab.NewState(r.wasm, r.path("state"), mmrun.WithWALSize(int64(2*size*lab.MiB)))
+				s, err := lab.NewState(r.wasm, r.path("state"),
+					mmrun.WithWALSize(int64(2*size*lab.MiB)))
 				if err != nil {
 					return err
 				}
 				if err := lab.Prepare(s, 64, true); err != nil {
 					return err
 				}
-				if err := s.Checkpoint(context.Background()); err != nil { // the loads are commits, too
+				// the loads are commits, too
+				if err := s.Checkpoint(context.Background()); err != nil {
 					return err
 				}
 				events, err := s.FillWAL(int64(size*lab.MiB-64<<10), pages)
 				if err != nil {
 					return err
 				}
-				where := map[bool]string{false: "after a kill (wal in the page cache)", true: "after a power cut (wal on the disk)"}[synced]
-				name := fmt.Sprintf("recovery of %d MiB of wal, %d events of %s, %s", size, events, pagesOf(pages), where)
+				where := map[bool]string{false: "after a kill (wal in the page cache)",
+					true: "after a power cut (wal on the disk)"}[synced]
+				name := fmt.Sprintf("recovery of %d MiB of wal, %d events of %s, %s", size, events,
+					pagesOf(pages), where)
 				o := &op{name: name, n: 1}
 				var opened *lab.State
 				i := 0
-				copyName := func() string { return r.path(fmt.Sprintf("copy-%d-%d-%v-%d", size, pages, synced, i)) }
+				copyName := func() string {
+					return r.path(fmt.Sprintf("copy-%d-%d-%v-%d", size,
+						pages, synced, i))
+				}
 				for range 5 {
 					i++
 					if err := s.CopyFiles(copyName(), synced); err != nil {

@@ -137,7 +137,8 @@ func duration(seconds float64) string {
 // note writes the median and the middle half of the batches into the table of figures.
 func (r *run) note(ops ...*op) {
 	for _, o := range ops {
-		r.figure(o.name, "%s (%s to %s)", duration(o.median()), duration(quantile(o.samples, 0.25)), duration(quantile(o.samples, 0.75)))
+		r.figure(o.name, "%s (%s to %s)", duration(o.median()), duration(quantile(o.samples, 0.25)),
+			duration(quantile(o.samples, 0.75)))
 	}
 }
 

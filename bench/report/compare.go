@@ -25,7 +25,8 @@ func (r *Results) Compare(w io.Writer, older *Results) error {
 				continue
 			}
 			changed++
-			p.line("| %s %s | %s | %s | %s | %+.0f %% |", t.Workload, t.withX(t.Case, now.X), now.Name,
+			p.line("| %s %s | %s | %s | %s | %+.0f %% |", t.Workload, t.withX(t.Case, now.X),
+				now.Name,
 				number(then.Median()), number(now.Median()), 100*(now.Median()/then.Median()-1))
 		}
 	}

@@ -83,11 +83,13 @@ func (t *Table) losses() (all []loss) {
 		var ahead []loss
 		for i := range t.Rows {
 			row := &t.Rows[i]
-			if row.X != x || len(row.Samples) == 0 || strings.HasPrefix(row.Name, "mmrun") || isFloor(row.Name) ||
+			if row.X != x || len(row.Samples) == 0 || strings.HasPrefix(row.Name, "mmrun") ||
+				isFloor(row.Name) ||
 				!atLeastAsSafe(row.Safety, reference.Safety) {
 				continue
 			}
-			if factor := reference.Median() / row.Median(); factor > 1.05 && !math.IsInf(factor, 0) {
+			if factor := reference.Median() / row.Median(); factor > 1.05 &&
+				!math.IsInf(factor, 0) {
 				ahead = append(ahead, loss{fmt.Sprintf("%s %s", row.Name, times(factor)), factor})
 			}
 		}
@@ -136,7 +138,8 @@ func (p *printer) losses(r *Results) {
 		return
 	}
 	slices.SortStableFunc(all, dearestFirst)
-	p.line("**Where mmrun loses** to something at least as safe, how many times it costs, by the medians")
+	p.line("**Where mmrun loses** to something at least as safe, how many times it costs, by the " +
+		"medians")
 	p.line("of this run:")
 	p.line("")
 	for _, l := range all {
@@ -147,15 +150,20 @@ func (p *printer) losses(r *Results) {
 
 func (p *printer) machine(r *Results) {
 	m := r.Machine
-	p.line("%s, %d processors (%s), %d MiB of memory, files on %s; %s, %s%s.", m.Kernel, m.Processors,
+	p.line("%s, %d processors (%s), %d MiB of memory, files on %s; %s, %s%s.", m.Kernel,
+		m.Processors,
 		m.Model, m.MemoryMiB, m.FileSystem, r.Started.UTC().Format("2006-01-02"),
 		time.Duration(r.Seconds*float64(time.Second)).Round(time.Second),
 		map[bool]string{true: ", a quick run: fewer rounds and smaller sizes"}[r.Quick])
 	p.line("")
-	p.line("Contestants take turns (A B C, B C A, ...) inside one process; a figure is the median over")
-	p.line("the rounds, with the middle half of them in parentheses. All keep the same data and are checked")
-	p.line("to give the same answers at the end, and after a kill -9. *Safe against* is what an acknowledged")
-	p.line("commit survives. *x mmrun* is the cost as a multiple of the line marked with 1; *x floor* as a")
+	p.line("Contestants take turns (A B C, B C A, ...) inside one process; a figure is the " +
+		"median over")
+	p.line("the rounds, with the middle half of them in parentheses. All keep the same data and " +
+		"are checked")
+	p.line("to give the same answers at the end, and after a kill -9. *Safe against* is what an " +
+		"acknowledged")
+	p.line("commit survives. *x mmrun* is the cost as a multiple of the line marked with 1; *x " +
+		"floor* as a")
 	p.line("multiple of the bare system call in the same run.")
 	p.line("")
 	if len(m.Floor) > 0 {
@@ -183,7 +191,8 @@ func (p *printer) table(t *Table) {
 	for _, c := range []struct {
 		there bool
 		head  string
-	}{{columns.floor, " x floor |"}, {columns.cpu, " processor |"}, {columns.latency, " p50 | p99 | p99.9 | max |"}} {
+	}{{columns.floor, " x floor |"}, {columns.cpu, " processor |"},
+		{columns.latency, " p50 | p99 | p99.9 | max |"}} {
 		if c.there {
 			head += c.head
 			rule += strings.Repeat("---|", strings.Count(c.head, "|"))
@@ -201,7 +210,8 @@ func (p *printer) table(t *Table) {
 			p.line("%s no figure: %s |", line, escape(row.Failed))
 			continue
 		}
-		line += fmt.Sprintf(" %s (%s to %s) | %s |", number(row.Median()), number(Quantile(row.Samples, 0.25)),
+		line += fmt.Sprintf(" %s (%s to %s) | %s |", number(row.Median()),
+			number(Quantile(row.Samples, 0.25)),
 			number(Quantile(row.Samples, 0.75)), ratio(row, t.Row(t.Reference, row.X)))
 		if columns.floor {
 			line += fmt.Sprintf(" %s |", ratio(row, t.Row(t.Floor, row.X)))
@@ -210,7 +220,8 @@ func (p *printer) table(t *Table) {
 			line += fmt.Sprintf(" %s |", number(Quantile(row.CPU, 0.5)))
 		}
 		if l := row.Latency; columns.latency && l != nil {
-			line += fmt.Sprintf(" %s | %s | %s | %s |", number(l.P50), number(l.P99), number(l.P999), number(l.Max))
+			line += fmt.Sprintf(" %s | %s | %s | %s |", number(l.P50), number(l.P99),
+				number(l.P999), number(l.Max))
 		} else if columns.latency {
 			line += " | | | |"
 		}
@@ -246,7 +257,10 @@ func (p *printer) contestants(r *Results) {
 	}
 }
 
-func escape(s string) string { return strings.ReplaceAll(strings.ReplaceAll(s, "|", "\\|"), "\n", " ") }
+func escape(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, "|", "\\|"), "\n",
+		" ")
+}
 
 func ratio(row, reference *Row) string {
 	if reference == nil || len(reference.Samples) == 0 || reference.Median() == 0 {

@@ -62,7 +62,8 @@ func (r *Results) Plots(dir string) error {
 			return fmt.Errorf("%s: %w", f.file, err)
 		}
 		for _, kind := range []string{".svg", ".png"} {
-			if err := p.Save(20*vg.Centimeter, 12*vg.Centimeter, filepath.Join(dir, f.file+kind)); err != nil {
+			if err := p.Save(20*vg.Centimeter, 12*vg.Centimeter,
+				filepath.Join(dir, f.file+kind)); err != nil {
 				return err
 			}
 		}

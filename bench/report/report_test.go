@@ -12,10 +12,12 @@ import (
 
 func results() *report.Results {
 	return &report.Results{
-		Machine:     report.Machine{Kernel: "Linux 6.18", Processors: 2},
-		Contestants: []report.Contestant{{Name: "Redis", Safety: "kill -9", Missing: "no redis-server"}},
+		Machine: report.Machine{Kernel: "Linux 6.18", Processors: 2},
+		Contestants: []report.Contestant{{Name: "Redis", Safety: "kill -9",
+			Missing: "no redis-server"}},
 		Tables: []report.Table{
-			{Workload: "W1", Case: "one event", Unit: "µs an event", Reference: "mmrun", Floor: "pwrite",
+			{Workload: "W1", Case: "one event", Unit: "µs an event", Reference: "mmrun",
+				Floor: "pwrite",
 				Rows: []report.Row{
 					{Name: "mmrun", Safety: "kill -9", Samples: []float64{2, 2, 3}},
 					{Name: "faster and as safe", Safety: "kill -9", Samples: []float64{1, 1, 1}},
@@ -102,7 +104,8 @@ func TestComparisonKnowsNoise(t *testing.T) {
 	if err := newer.Compare(&out, older); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(out.String(), "| W1 one event | faster and as safe | 1 | 1.50 | +50 % |") ||
+	if !strings.Contains(out.String(),
+		"| W1 one event | faster and as safe | 1 | 1.50 | +50 % |") ||
 		strings.Contains(out.String(), "| mmrun |") {
 		t.Errorf("%s", out.String())
 	}

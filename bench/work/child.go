@@ -129,7 +129,8 @@ func (j job) update(store peers.Store) error {
 				pause.Pause(false)
 			}
 		}
-		if err := store.Put(&peers.Entry{Key: peers.KeyOf(key), Value: peers.ValueOf(key, version)}); err != nil {
+		if err := store.Put(&peers.Entry{Key: peers.KeyOf(key),
+			Value: peers.ValueOf(key, version)}); err != nil {
 			return err
 		}
 	}
@@ -215,7 +216,8 @@ func (c *child) says() (string, time.Duration, error) {
 	line, err := c.out.ReadString('\n')
 	took := time.Since(c.started)
 	if err != nil {
-		return "", 0, errors.Join(fmt.Errorf("%s: %w", strings.TrimSpace(c.log.String()), err), c.kill())
+		return "", 0, errors.Join(fmt.Errorf("%s: %w", strings.TrimSpace(c.log.String()), err),
+			c.kill())
 	}
 	return strings.TrimSpace(line), took, nil
 }

@@ -26,8 +26,10 @@ type group struct {
 }
 
 var groups = []group{
-	{"kill -9 safe", fastest, floorKill, func(p peers.Peer) bool { return p.Safety != peers.Power }},
-	{"power cut safe", durable, floorSync, func(p peers.Peer) bool { return p.Safety == peers.Power }},
+	{"kill -9 safe", fastest, floorKill,
+		func(p peers.Peer) bool { return p.Safety != peers.Power }},
+	{"power cut safe", durable, floorSync,
+		func(p peers.Peer) bool { return p.Safety == peers.Power }},
 }
 
 // counter is W1: one commit adds one.

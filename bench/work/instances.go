@@ -95,7 +95,8 @@ func (r *Run) enterMany(n int, fits func(peers.Peer) bool) (all []*contestant, e
 }
 
 // openMany opens one store with n counters, or n guests. What it returns to close is never nil.
-func openMany(p peers.Peer, dir string, n int) (stores []peers.Store, closeAll func() error, err error) {
+func openMany(p peers.Peer, dir string, n int) (stores []peers.Store, closeAll func() error,
+	err error) {
 	o := peers.Options{Dir: dir}
 	count := 1
 	if p.Guest {

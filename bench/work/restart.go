@@ -36,7 +36,8 @@ func restart(r *Run) error {
 		nothing.Samples = append(nothing.Samples, took.Seconds()*1e3)
 	}
 	warm := report.Table{Workload: "W5", Case: report.CaseRestart, Unit: "ms", Reference: fastest,
-		XName: "MiB", Floor: nothing.Name, Notes: "From the start of the process to its answer. The floor is a " +
+		XName: "MiB", Floor: nothing.Name, Notes: "From the start of the process to its answer. " +
+			"The floor is a " +
 			"process that opens nothing. Updates since the last checkpoint: 1,000."}
 	cold := report.Table{Workload: "W5", Case: "whole process, files dropped from the page cache",
 		Unit: "ms", Reference: fastest, XName: "MiB"}
@@ -156,7 +157,8 @@ func dropCache(dir string) error {
 func (r *Run) afterKills() error {
 	t := report.Table{Workload: "W5", Case: "acknowledged events lost by kill -9",
 		Unit: "events lost", Reference: fastest,
-		Notes: "A process increments and says each acknowledged number; it is killed, and the store " +
+		Notes: "A process increments and says each acknowledged number; it is killed, and the " +
+			"store " +
 			"opened again. What loses an event has no figure elsewhere, or promises nothing."}
 	for _, p := range peers.All() {
 		if !r.Peer(p.Name) || p.Why() != nil || p.Name == "plain wazero" || p.Floor {

@@ -182,7 +182,8 @@ func (c *contestant) timed(n int, op func(i int) error) {
 			return
 		}
 		now := time.Now()
-		if c.err = c.lat.RecordValue(min(int64(now.Sub(last)), c.lat.HighestTrackableValue())); c.err != nil {
+		if c.err = c.lat.RecordValue(min(int64(now.Sub(last)),
+			c.lat.HighestTrackableValue())); c.err != nil {
 			return
 		}
 		last = now
@@ -230,8 +231,12 @@ func latencyOf(h *hdrhistogram.Histogram) *report.Latency {
 	if h.TotalCount() == 0 {
 		return nil
 	}
-	at := func(percent float64) float64 { return float64(h.ValueAtPercentile(percent)) / perMicrosecond }
-	return &report.Latency{P50: at(50), P99: at(99), P999: at(99.9), Max: at(100), N: h.TotalCount()}
+	at := func(percent float64) float64 {
+		return float64(h.ValueAtPercentile(percent)) /
+			perMicrosecond
+	}
+	return &report.Latency{P50: at(50), P99: at(99), P999: at(99.9), Max: at(100),
+		N: h.TotalCount()}
 }
 
 // Floor are costs of the bare machine that no contestant shows. dir is where the files go.

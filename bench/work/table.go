@@ -85,7 +85,8 @@ func table(r *Run) error {
 					}
 				}
 				r.Tables = append(r.Tables, report.Table{Workload: "W2", Case: name,
-					Unit: map[bool]string{true: "µs a commit", false: "µs an operation"}[mix.batch > 1], Reference: g.reference,
+					Unit: map[bool]string{true: "µs a commit",
+						false: "µs an operation"}[mix.batch > 1], Reference: g.reference,
 					Floor: map[string]string{durable: floorSync, fastest: floorKill}[g.reference],
 					Rows:  rows(all)})
 			}
@@ -152,7 +153,8 @@ func (c *contestant) do(ops []operation, truth versions, batch int) {
 				return err
 			}
 			if v.Version() != want[i] {
-				return fmt.Errorf("read version %d of key %d instead of %d", v.Version(), ops[i].key,
+				return fmt.Errorf("read version %d of key %d instead of %d", v.Version(),
+					ops[i].key,
 					want[i])
 			}
 		}

@@ -18,13 +18,15 @@ func tail(r *Run) error {
 	draw := peers.NewZipfian(keys)
 	for _, g := range groups {
 		t := report.Table{Workload: "W9", Case: "Zipfian updates, " + g.name, Unit: "µs an update",
-			Reference: g.reference, Floor: map[string]string{durable: floorSync, fastest: floorKill}[g.reference],
+			Reference: g.reference, Floor: map[string]string{durable: floorSync,
+				fastest: floorKill}[g.reference],
 			Notes: fmt.Sprintf("Each contestant for %v, alone.", r.Tail)}
 		for _, p := range peers.All() {
 			if !r.Peer(p.Name) || !g.fits(p) || p.Why() != nil || p.CopyBased {
 				continue
 			}
-			all, err := r.enter(peers.Options{Keys: keys}, func(q peers.Peer) bool { return q.Name == p.Name })
+			all, err := r.enter(peers.Options{Keys: keys},
+				func(q peers.Peer) bool { return q.Name == p.Name })
 			if err != nil {
 				return err
 			}

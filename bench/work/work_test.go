@@ -49,7 +49,8 @@ func TestWorkloadsRun(t *testing.T) {
 			}
 			for _, table := range run.Tables {
 				if table.Workload != w.ID || len(table.Rows) == 0 {
-					t.Errorf("table %q of %s has %d rows", table.Case, table.Workload, len(table.Rows))
+					t.Errorf("table %q of %s has %d rows", table.Case, table.Workload,
+						len(table.Rows))
 				}
 				for _, row := range table.Rows {
 					if row.Failed != "" || len(row.Samples) == 0 {

@@ -27,9 +27,11 @@ func written(r *Run) error {
 	} {
 		bytes := report.Table{Workload: "W6", Case: form.name + ": bytes written to the disk",
 			Unit: "bytes an event", Reference: fastest,
-			Notes: fmt.Sprintf("write_bytes of /proc/PID/io over %d events and a sync of everything at "+
+			Notes: fmt.Sprintf("write_bytes of /proc/PID/io over %d events and a sync of "+
+				"everything at "+
 				"the end.", form.n)}
-		space := report.Table{Workload: "W6", Case: form.name + ": disk space afterwards", Unit: "MiB",
+		space := report.Table{Workload: "W6", Case: form.name + ": disk space afterwards",
+			Unit:      "MiB",
 			Reference: fastest}
 		for _, p := range peers.All() {
 			if !r.Peer(p.Name) || p.Why() != nil || p.Name == "plain wazero" ||

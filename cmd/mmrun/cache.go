@@ -95,7 +95,8 @@ func (c *compileCache) sweep() (damaged []string, err error) {
 		if known && sum == want {
 			continue
 		}
-		if err := os.Remove(filepath.Join(c.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(filepath.Join(c.dir, name)); err != nil &&
+			!errors.Is(err, fs.ErrNotExist) {
 			return damaged, err
 		}
 		if known {

@@ -57,7 +57,8 @@ func (a *app) queryCommand() *cobra.Command {
 	}
 	a.functionCommand(cmd)
 	cmd.Flags().StringVar(&a.at, "at", "",
-		"ask an earlier commit: its number, or a `TIME` such as 2006-01-02T15:04:05 or 15:04; needs a history")
+		"ask an earlier commit: its number, or a `TIME` such as 2006-01-02T15:04:05 or 15:04; "+
+			"needs a history")
 	return cmd
 }
 

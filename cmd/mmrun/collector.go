@@ -21,8 +21,8 @@ type collector struct {
 const (
 	// leastGarbage is what collecting is worth, in bytes: it takes about a millisecond.
 	leastGarbage = 4 << 20
-	// eventsAtOnce is how many events may go by unseen: to ask for the heap's size costs as much as a
-	// small event.
+	// eventsAtOnce is how many events may go by unseen: to ask for the heap's size costs as much as
+	// a small event.
 	eventsAtOnce = 32
 	// mostInEvent is where the runtime collects nevertheless, in bytes.
 	mostInEvent = 1 << 30

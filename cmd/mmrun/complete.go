@@ -113,7 +113,8 @@ func (a *app) completeFunction(cmd *cobra.Command, args []string, start string) 
 	var found []string
 	for _, name := range fs.names() {
 		// A shell is given no name that it would have to quote.
-		plain := escapeName(name) == name && !strings.ContainsAny(name, " \t\"'\\$`&|;<>(){}*?[]#~!")
+		plain := escapeName(name) == name && !strings.ContainsAny(name,
+			" \t\"'\\$`&|;<>(){}*?[]#~!")
 		if plain && strings.HasPrefix(name, start) && fs.runsOnce(name) == "" {
 			found = append(found, name+"\t"+mmrun.Signature(fs[name]))
 		}

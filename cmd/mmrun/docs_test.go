@@ -67,7 +67,8 @@ func TestProgramsOfReadmePrintWhatItSays(t *testing.T) {
 			if err != nil {
 				t.Fatalf("run %d: %v\n%s", run+1, err, out)
 			}
-			shown := "    " + strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "\n    ") + "\n"
+			shown := "    " + strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "\n    ") +
+				"\n"
 			if !strings.Contains(string(readme), shown) {
 				t.Errorf("run %d prints this, which the README does not show:\n%s", run+1, shown)
 			}
@@ -80,7 +81,8 @@ func TestDocumentsNameCommandsAndFlagsThatExist(t *testing.T) {
 	a := &app{}
 	command := a.rootCommand()
 	command.InitDefaultCompletionCmd("x")
-	commands, flags := map[string]bool{}, map[string]bool{"json": true, "help": true, "version": true}
+	commands, flags := map[string]bool{}, map[string]bool{"json": true, "help": true,
+		"version": true}
 	for _, c := range command.Commands() {
 		commands[c.Name()] = true
 		for _, f := range strings.Fields(c.Flags().FlagUsages()) {

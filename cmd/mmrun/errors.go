@@ -118,7 +118,8 @@ func (a *app) printFailure(err error) {
 // inModule puts the path of the module into an error about it.
 func inModule(path string, err error) error {
 	if rest, ok := strings.CutPrefix(err.Error(), "module: "); ok && path != "" {
-		return renamed{"module " + path + ": " + strings.TrimPrefix(rest, "unsupported module: "), err}
+		return renamed{"module " + path + ": " + strings.TrimPrefix(rest, "unsupported module: "),
+			err}
 	}
 	return err
 }
@@ -127,7 +128,8 @@ func inModule(path string, err error) error {
 func explainEvent(err error) error {
 	var exit *sys.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 0 {
-		return fmt.Errorf("%w\nthe guest has ended itself with exit status 0 (proc_exit), as a command "+
+		return fmt.Errorf("%w\nthe guest has ended itself with exit status 0 (proc_exit), as a "+
+			"command "+
 			"does at the end of its main function: an event has to return, or it is not committed "+
 			"(export functions from the guest, and build it as a reactor)", err)
 	}

@@ -86,8 +86,8 @@ func (l *eventLoop) skipped(p piece) bool {
 	return text == "" || strings.HasPrefix(text, "#")
 }
 
-// event runs one event and gives what is to be written out for it. What failed inside the guest is told
-// in full on standard error.
+// event runs one event and gives what is to be written out for it. What failed inside the guest is
+// told in full on standard error.
 func (l *eventLoop) event(ctx context.Context, fs functions, p piece) (answer []byte, err error) {
 	if l.handle {
 		answer, err = l.handler(ctx, p, nil)
@@ -116,7 +116,8 @@ func (l *eventLoop) tell(err error) {
 
 // handler gives an event to the guest's handler; with is done in the same event, with what is to be
 // written out.
-func (l *eventLoop) handler(ctx context.Context, p piece, with func(tx *mmrun.Tx, answer []byte) error) (
+func (l *eventLoop) handler(ctx context.Context, p piece,
+	with func(tx *mmrun.Tx, answer []byte) error) (
 	answer []byte, err error) {
 	if p.err != nil {
 		return nil, p.err

@@ -40,7 +40,8 @@ func (a *app) compileFlags(cmd *cobra.Command) {
 func (a *app) guestFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringArrayVar(&a.dirs, "dir", nil,
-		"show a directory to the guest, `HOST:GUEST[:ro]`; a guest may look for them only once, see "+
+		"show a directory to the guest, `HOST:GUEST[:ro]`; a guest may look for them only once, "+
+			"see "+
 			"docs/guests.md")
 	flags.StringArrayVar(&a.env, "env", nil,
 		"environment variable of the guest, `KEY=VALUE`; read by many guests only once")
@@ -51,7 +52,8 @@ func (a *app) guestFlags(cmd *cobra.Command) {
 	flags.Var(&a.memoryLimit, "memory-limit",
 		"let the guest's memory grow to this `SIZE` at most, as in 64MiB, in wasm pages of 64KiB")
 	flags.StringVar(&a.downtime, "downtime", "count",
-		"`WHAT` the guest's monotonic clock makes of the time in which it was not running: count or skip")
+		"`WHAT` the guest's monotonic clock makes of the time in which it was not running: count "+
+			"or skip")
 	complete(cmd, "downtime", cobra.FixedCompletions([]string{"count", "skip"},
 		cobra.ShellCompDirectiveNoFileComp))
 	complete(cmd, "dir", completeDirs)
@@ -70,7 +72,8 @@ func (a *app) commitFlags(cmd *cobra.Command) {
 	flags.StringVar(&a.tracker, "tracker", "",
 		"`HOW` changed pages are found: kernel, barrier (the guest tells) or auto")
 	flags.StringVar(&a.history, "history", "",
-		"keep commits, so that they can be asked and forked: all, a time such as `7d`, or a size such as 10GiB; "+
+		"keep commits, so that they can be asked and forked: all, a time such as `7d`, or a size "+
+			"such as 10GiB; "+
 			"remembered by the state")
 	flags.BoolVar(&a.force, "force", false, "take a torn continuous state as it is")
 	complete(cmd, "mode", cobra.FixedCompletions([]string{
@@ -82,7 +85,8 @@ func (a *app) commitFlags(cmd *cobra.Command) {
 		"barrier\tthe guest tells: cheaper events, slower code",
 	}, cobra.ShellCompDirectiveNoFileComp))
 	complete(cmd, "sync", cobra.FixedCompletions([]string{
-		"always\tbefore each answer", "never\tat checkpoints only", "1s\tat most so long after an answer",
+		"always\tbefore each answer", "never\tat checkpoints only", "1s\tat most so long after " +
+			"an answer",
 	}, cobra.ShellCompDirectiveNoFileComp))
 }
 

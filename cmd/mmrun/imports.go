@@ -127,7 +127,8 @@ var providers = []struct{ module, prefix, hint string }{
 	{envModule, "__cxa_", "C++ exceptions; build with -fno-exceptions or -fwasm-exceptions"},
 	{envModule, "seed", "AssemblyScript's random numbers"},
 	{envModule, "trace", "AssemblyScript's trace()"},
-	{envModule, "", "a function that is declared and nowhere defined, or of the program's own host"},
+	{envModule, "",
+		"a function that is declared and nowhere defined, or of the program's own host"},
 	{"", "", "of the program's own host"},
 }
 

@@ -75,7 +75,8 @@ func globals(r *fsck.Report) []global {
 		if v.Type == values.FuncRef {
 			x.text, x.Value = "null", json.RawMessage("null")
 			if index := int32(g.Lo); index >= 0 {
-				x.text, x.Value = fmt.Sprintf("function %d", index), json.RawMessage(fmt.Sprint(index))
+				x.text, x.Value = fmt.Sprintf("function %d",
+					index), json.RawMessage(fmt.Sprint(index))
 			}
 		}
 		list[i] = x
@@ -97,7 +98,10 @@ func typeByName(name string) api.ValueType {
 func printReport(to io.Writer, r *fsck.Report) error {
 	w := tabwriter.NewWriter(to, 0, 8, 2, ' ', 0)
 	row := func(cells ...any) { fmt.Fprintln(w, strings.TrimSuffix(fmt.Sprintln(cells...), "\n")) }
-	field := func(name, format string, args ...any) { row(name + "\t" + fmt.Sprintf(format, args...)) }
+	field := func(name, format string, args ...any) {
+		row(name + "\t" +
+			fmt.Sprintf(format, args...))
+	}
 
 	field("state", "%s", r.Dir)
 	if r.Problem != "" {

@@ -17,19 +17,21 @@ import (
 	"github.com/mmrun/mmrun/internal/values"
 )
 
-const snapshotHelp = `Write all of a state, as of its last commit, into one portable file: it can be
-restored on another machine, file system and operating system. The state must not be in use; a program
-that has it open takes snapshots while events go on (Instance.Snapshot). Without -o the snapshot goes to
-standard output.`
+const snapshotHelp = `Write all of a state, as of its last commit, into one portable file: it can
+be restored on another machine, file system and operating system. The state must not be in use; a
+program that has it open takes snapshots while events go on (Instance.Snapshot). Without -o the
+snapshot goes to standard output.`
 
-const restoreHelp = `Make a state of a snapshot. All of it is checked before the state gets its name, and
-whatever ends the work before that leaves nothing. - reads standard input.`
+const restoreHelp = `Make a state of a snapshot. All of it is checked before the state gets its
+name, and whatever ends the work before that leaves nothing. - reads standard input.`
 
-const forkHelp = `Make a second state of the last commit of a state that nobody has open. Where the file
-system shares blocks (XFS, Btrfs), that takes no time that grows with the memory if the state was closed.`
+const forkHelp = `Make a second state of the last commit of a state that nobody has open. Where
+the file system shares blocks (XFS, Btrfs), that takes no time that grows with the memory if the
+state was closed.`
 
-const diffHelp = `Tell how state B differs from state A, each as of its last commit: pages and bytes of the
-memory, globals by name, tables, sizes. The exit status is 0 either way, unless --exit-code is given.`
+const diffHelp = `Tell how state B differs from state A, each as of its last commit: pages and
+bytes of the memory, globals by name, tables, sizes. The exit status is 0 either way, unless
+--exit-code is given.`
 
 // interruptible gives a context that SIGINT and SIGTERM end: what is half made then is taken away.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -86,7 +88,8 @@ func (a *app) snapshot(ctx context.Context, t target, path string) (err error) {
 		m.Frames = nil
 		return a.printJSON(m)
 	}
-	_, err = fmt.Fprintf(a.out, "state %s: commit %d, %d of %d bytes of memory, in %s\n", t.state, m.Seq,
+	_, err = fmt.Fprintf(a.out, "state %s: commit %d, %d of %d bytes of memory, in %s\n", t.state,
+		m.Seq,
 		m.DataBytes, m.MemoryBytes, path)
 	return err
 }
@@ -211,7 +214,8 @@ func (a *app) forkCommand() *cobra.Command {
 	}
 	a.stateFlag(cmd)
 	cmd.Flags().StringVar(&at, "at", "",
-		"of an earlier commit: its number, or a `TIME` such as 2006-01-02T15:04:05 or 15:04; needs a history")
+		"of an earlier commit: its number, or a `TIME` such as 2006-01-02T15:04:05 or 15:04; "+
+			"needs a history")
 	return cmd
 }
 
@@ -262,7 +266,8 @@ func (a *app) printDiff(d *archive.Difference, withBytes bool) error {
 	fmt.Fprintf(&b, "a  %s  commit %d, %d bytes of memory\n", d.A.Dir, d.A.Seq, d.A.MemoryBytes)
 	fmt.Fprintf(&b, "b  %s  commit %d, %d bytes of memory\n", d.B.Dir, d.B.Seq, d.B.MemoryBytes)
 	if !d.SameModule {
-		fmt.Fprintf(&b, "modules %s and %s: globals and tables are not compared\n", d.A.Module, d.B.Module)
+		fmt.Fprintf(&b, "modules %s and %s: globals and tables are not compared\n", d.A.Module,
+			d.B.Module)
 	}
 	fmt.Fprintf(&b, "memory: %d bytes differ, in %d pages\n", d.Bytes, d.Pages)
 	for _, r := range d.Ranges {
@@ -296,12 +301,13 @@ func (a *app) printDiff(d *archive.Difference, withBytes bool) error {
 	return err
 }
 
-const compactHelp = `Give the blocks of a state's memory file back that hold nothing but zeros, which a
-guest has cleared. Checkpoints do so by themselves for what is cleared in large pieces.`
+const compactHelp = `Give the blocks of a state's memory file back that hold nothing but zeros,
+which a guest has cleared. Checkpoints do so by themselves for what is cleared in large pieces.`
 
 func (a *app) compactCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "compact TARGET", Short: "Give cleared memory back to the file system", Long: compactHelp,
+		Use: "compact TARGET", Short: "Give cleared memory back to the file " +
+			"system", Long: compactHelp,
 		Args: exactTarget, ValidArgsFunction: completeTarget,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := a.target(args[0])

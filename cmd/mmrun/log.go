@@ -15,9 +15,9 @@ import (
 )
 
 const logHelp = `List the commits of a state that can still be read: those that its history keeps
-(--history of call, run and serve), and those that are in its log since the last checkpoint. For each its
-number, when it was made, how long its event took, what it called first, and how much memory it changed.
-The state may be in use; --follow goes on with what is committed.`
+(--history of call, run and serve), and those that are in its log since the last checkpoint. For
+each its number, when it was made, how long its event took, what it called first, and how much
+memory it changed. The state may be in use; --follow goes on with what is committed.`
 
 func (a *app) logCommand() *cobra.Command {
 	var follow bool
@@ -86,15 +86,19 @@ func commitAt(state, text string) (uint64, error) {
 			continue
 		}
 		if len(layout) <= len("15:04:05") {
-			at = time.Date(now.Year(), now.Month(), now.Day(), at.Hour(), at.Minute(), at.Second(), 0, time.Local)
+			at = time.Date(now.Year(), now.Month(), now.Day(), at.Hour(), at.Minute(), at.Second(),
+				0, time.Local)
 		}
 		return archive.At(state, at)
 	}
-	return 0, usagef("--at %s: want the number of a commit, or a time such as 2006-01-02T15:04:05 or 15:04", text)
+	return 0, usagef("--at %s: want the number of a commit, or a time such as "+
+		"2006-01-02T15:04:05 or 15:04", text)
 }
 
-// checkedOut gives a state of its own, in a directory that done takes away, of a commit of another one.
-func (a *app) checkedOut(ctx context.Context, t target, at string) (_ target, done func() error, err error) {
+// checkedOut gives a state of its own, in a directory that done takes away, of a commit of another
+// one.
+func (a *app) checkedOut(ctx context.Context, t target, at string) (_ target, done func() error,
+	err error) {
 	seq, err := commitAt(t.state, at)
 	if err != nil {
 		return t, nil, err

@@ -34,7 +34,8 @@ type session struct {
 
 	// unseen is why what guests printed in events that were committed could not be written.
 	unseen error
-	// answered is the commit that the last answer of the loop was about, 0 for an event that failed.
+	// answered is the commit that the last answer of the loop was about, 0 for an event that
+	// failed.
 	answered uint64
 }
 

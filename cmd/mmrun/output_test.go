@@ -53,7 +53,8 @@ var outputs = map[string]func(t *testing.T, cmd *exec.Cmd){
 // An answer that cannot be written ends in exit status 1 and a sentence that says what has been
 // committed: a caller that tried again would do it twice.
 func TestLostAnswerSaysWhatIsCommitted(t *testing.T) {
-	const checkpointed = "the checkpoint at commit 1 was made, but its answer could not be written: "
+	const checkpointed = "the checkpoint at commit 1 was made, but its answer could not be " +
+		"written: "
 	const made = "commit 2 was made, but its answer could not be written: "
 	for name, replace := range outputs {
 		for _, c := range []struct {
@@ -73,7 +74,8 @@ func TestLostAnswerSaysWhatIsCommitted(t *testing.T) {
 			t.Run(name+"/"+c.args, func(t *testing.T) {
 				wasm, state := copyGuest(t, "counter")
 				mmrunOutput(t, exitDone, "run", wasm) // creates the state
-				cmd := command(t, strings.Fields(strings.Replace(c.args, "counter.wasm", wasm, 1))...)
+				cmd := command(t, strings.Fields(strings.Replace(c.args, "counter.wasm", wasm,
+					1))...)
 				var stderr bytes.Buffer
 				cmd.Stderr, cmd.Stdin = &stderr, strings.NewReader(c.input)
 				replace(t, cmd)
@@ -97,7 +99,8 @@ func TestLostAnswerSaysWhatIsCommitted(t *testing.T) {
 func TestLostOutputOfGuestSaysWhatIsCommitted(t *testing.T) {
 	wasm, state := copyGuest(t, "rust_wasi")
 	mmrunOutput(t, exitDone, "run", wasm)
-	for i, args := range [][]string{{"call", "--json", wasm, "push", "5"}, {"run", "--json", wasm}} {
+	for i, args := range [][]string{{"call", "--json", wasm, "push", "5"},
+		{"run", "--json", wasm}} {
 		seq := i + 2
 		cmd := command(t, args...)
 		cmd.Stdin = strings.NewReader("push 5\npush 6\n")

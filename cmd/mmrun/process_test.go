@@ -243,7 +243,8 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 			if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
-			next("mmrun: SIGTERM: the event that runs is waited for, then the loop ends; a second signal, " +
+			next("mmrun: SIGTERM: the event that runs is waited for, then the loop ends; a " +
+				"second signal, " +
 				"SIGQUIT or kill -9 ends it at once")
 			if err := l.cmd.Process.Signal(second); err != nil {
 				t.Fatal(err)

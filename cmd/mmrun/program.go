@@ -34,7 +34,8 @@ func (t target) isProgram() (bool, error) {
 // runProgram runs a program until it ends, its input ends, or a signal comes.
 func (a *app) runProgram(ctx context.Context, t target, args []string, f runFlags) error {
 	if f.handle || f.follow {
-		return usagef("--handle and --follow are for modules without a main loop of their own, which %s is not",
+		return usagef("--handle and --follow are for modules without a main loop of their own, "+
+			"which %s is not",
 			t.path())
 	}
 	if f.restart {

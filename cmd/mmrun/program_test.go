@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A program that reads a file and writes another one is killed at random instants, and writes what it
-// writes when nobody kills it.
+// A program that reads a file and writes another one is killed at random instants, and writes what
+// it writes when nobody kills it.
 func TestProgramKilled(t *testing.T) {
 	kills, lines := 60, 40_000
 	if testing.Short() {
@@ -39,7 +39,8 @@ func TestProgramKilled(t *testing.T) {
 		t.Fatalf("exit status %d", code)
 	}
 	want, err := os.ReadFile(filepath.Join(dir, "plain.out"))
-	if end := fmt.Sprintf("%d: line %d\ndone", lines, lines-1); err != nil || !bytes.Contains(want, []byte(end)) {
+	if end := fmt.Sprintf("%d: line %d\ndone", lines, lines-1); err != nil ||
+		!bytes.Contains(want, []byte(end)) {
 		t.Fatal(err, len(want))
 	}
 	killed := 0
@@ -48,7 +49,8 @@ func TestProgramKilled(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		timer := time.AfterFunc(time.Duration(rand.Int64N(int64(took)/4)), func() { _ = cmd.Process.Kill() })
+		timer := time.AfterFunc(time.Duration(rand.Int64N(int64(took)/4)),
+			func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait()
 		timer.Stop()
 		if cmd.ProcessState.Exited() {
@@ -59,7 +61,8 @@ func TestProgramKilled(t *testing.T) {
 	_ = last.Run()
 	got, err := os.ReadFile(filepath.Join(dir, "s.out"))
 	if err != nil || !bytes.Equal(got, want) || last.ProcessState.ExitCode() != 3 {
-		t.Errorf("after %d kills: %d bytes, want %d, exit status %d, %v", killed, len(got), len(want),
+		t.Errorf("after %d kills: %d bytes, want %d, exit status %d, %v", killed, len(got),
+			len(want),
 			last.ProcessState.ExitCode(), err)
 	}
 	t.Logf("%d kills", killed)

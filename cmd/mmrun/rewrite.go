@@ -23,7 +23,8 @@ func (a *app) rewriteCommand() *cobra.Command {
 		ValidArgsFunction: completeModule,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usagef("%d arguments given, want one module (usage: %s)", len(args), cmd.UseLine())
+				return usagef("%d arguments given, want one module (usage: %s)", len(args),
+					cmd.UseLine())
 			}
 			return nil
 		},

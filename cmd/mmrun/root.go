@@ -132,7 +132,8 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(a.callCommand(), a.queryCommand(), a.runCommand(), a.funcsCommand(),
 		a.inspectCommand(), a.verifyCommand(), a.repairCommand(), a.checkpointCommand(),
 		a.rewriteCommand(), a.serveCommand(), a.snapshotCommand(),
-		a.restoreCommand(), a.forkCommand(), a.diffCommand(), a.upgradeCommand(), a.compactCommand(),
+		a.restoreCommand(), a.forkCommand(), a.diffCommand(), a.upgradeCommand(),
+		a.compactCommand(),
 		a.logCommand())
 	return root
 }

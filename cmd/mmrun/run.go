@@ -30,22 +30,24 @@ one more object says why.
 
 With --handle each event goes to the guest's function "handle", which reads it from its standard
 input and prints the effect to its standard output (docs/handlers.md). --frame says how events lie
-in the input: lines (an event is a line without its newline, effects are written as they are), json
-(one value a line, both ways) or length (each has its length before it, 4 bytes, little endian, both
-ways). An event that the guest refuses, or that fails, is rolled back and told on standard error; the
-loop goes on and exits with 1 at the end. With --json each answer is {"seq":7,"effect":"..."}.
+in the input: lines (an event is a line without its newline, effects are written as they are),
+json (one value a line, both ways) or length (each has its length before it, 4 bytes, little
+endian, both ways). An event that the guest refuses, or that fails, is rolled back and told on
+standard error; the loop goes on and exits with 1 at the end. With --json each answer is
+{"seq":7,"effect":"..."}.
 
-With --in FILE and --out FILE how far both have come is committed with each event: after any number of
-kills and power cuts the same command goes on, and the output is byte for byte that of a run that was
-never interrupted. An event that is not there whole at the end of the input waits; --follow waits for
-more. An input that was cut or replaced, and an output that is not the one written so far, are refused.
+With --in FILE and --out FILE how far both have come is committed with each event: after any
+number of kills and power cuts the same command goes on, and the output is byte for byte that of a
+run that was never interrupted. An event that is not there whole at the end of the input waits;
+--follow waits for more. An input that was cut or replaced, and an output that is not the one
+written so far, are refused.
 
-A program with a main loop of its own (a module that exports _start and no _initialize) is run instead:
-run TARGET -- ARGS. It goes on where it was left, in the middle of its calls: whenever it waits for input
-or sleeps, all of it is committed, then what it has printed is let out. The end of a pipe leaves it
-waiting, unless --eof says that it is to be told; that of a terminal and of a file is told. The exit
-status is the program's own, or 125 if mmrun failed; later runs give the same one, until --restart. See
-docs/programs.md.
+A program with a main loop of its own (a module that exports _start and no _initialize) is run
+instead: run TARGET -- ARGS. It goes on where it was left, in the middle of its calls: whenever it
+waits for input or sleeps, all of it is committed, then what it has printed is let out. The end of
+a pipe leaves it waiting, unless --eof says that it is to be told; that of a terminal and of a
+file is told. The exit status is the program's own, or 125 if mmrun failed; later runs give the
+same one, until --restart. See docs/programs.md.
 
 The end of the input, SIGINT and SIGTERM end the loop between two events, with a checkpoint: an
 event that runs is waited for. A second SIGINT or SIGTERM ends the process at once, as SIGQUIT
@@ -89,7 +91,8 @@ func (a *app) runCommand() *cobra.Command {
 			case err == nil && program:
 				return a.runProgram(cmd.Context(), target, args[1:], f)
 			case err == nil && len(args) > 1:
-				return usagef("arguments behind -- are for programs with a main loop of their own, which %s is not",
+				return usagef("arguments behind -- are for programs with a main loop of their "+
+					"own, which %s is not",
 					target.path())
 			}
 			return a.run(cmd.Context(), target, f)
@@ -116,7 +119,8 @@ func (a *app) runCommand() *cobra.Command {
 func (f runFlags) check() (frame, error) {
 	switch {
 	case (f.in == "") != (f.out == ""):
-		return "", usagef("--in and --out go together: only what is read and written in files can be " +
+		return "", usagef("--in and --out go together: only what is read and written in files " +
+			"can be " +
 			"kept with the state")
 	case f.follow && f.in == "":
 		return "", usagef("--follow goes with --in")
@@ -182,8 +186,8 @@ func (fs functions) handler() error {
 	return nil
 }
 
-// readPieces sends the events of r until its end, or until done. What is behind the last whole line is
-// an event, too.
+// readPieces sends the events of r until its end, or until done. What is behind the last whole line
+// is an event, too.
 func readPieces(r io.Reader, f frame, to chan<- piece, done <-chan struct{}) error {
 	in := bufio.NewReaderSize(r, maxLine)
 	for {
@@ -225,7 +229,8 @@ func newStopper(a *app) *stopper {
 		signal.Stop(s.signals)
 		close(s.stopped)
 		if s.busy.Load() {
-			s.app.message("%s: the event that runs is waited for, then the loop ends; a second signal, "+
+			s.app.message("%s: the event that runs is waited for, then the loop ends; a second "+
+				"signal, "+
 				"SIGQUIT or kill -9 ends it at once, which loses nothing that was committed",
 				signalName(sig))
 		}

@@ -58,7 +58,8 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := os.WriteFile(filepath.Join(env.WorkDir, "words.wasm"), words, 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "words.wasm"), words,
+				0o644); err != nil {
 				return err
 			}
 			for _, name := range append(guests.Names(t), guests.BadNames(t)...) {

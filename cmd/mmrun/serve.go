@@ -70,7 +70,8 @@ func (a *app) serveCommand() *cobra.Command {
 		"another module, `NAME=FILE`, that ?module=NAME creates instances with")
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8080",
 		"`ADDRESS` to listen on: HOST:PORT or unix:PATH")
-	flags.StringVar(&f.tokenFile, "token-file", "", "`FILE` with the token that requests must bring")
+	flags.StringVar(&f.tokenFile, "token-file", "",
+		"`FILE` with the token that requests must bring")
 	flags.StringVar(&f.cert, "tls-cert", "", "`FILE` with the certificate for TLS")
 	flags.StringVar(&f.key, "tls-key", "", "`FILE` with its key")
 	flags.StringVar(&f.create, "create", "auto",
@@ -78,11 +79,13 @@ func (a *app) serveCommand() *cobra.Command {
 	flags.IntVar(&f.maxOpen, "max-open", 1000, "`N` instances are open at once, at most")
 	flags.IntVar(&f.maxQueue, "max-queue", 128, "`N` events of an instance run and wait, at most")
 	flags.IntVar(&f.maxInstances, "max-instances", 0, "`N` instances there may be; 0: any number")
-	flags.DurationVar(&f.idle, "idle", 5*time.Minute, "close an instance after this `DURATION` without events")
+	flags.DurationVar(&f.idle, "idle", 5*time.Minute,
+		"close an instance after this `DURATION` without events")
 	f.maxBody = 1 << 20
 	flags.Var(&f.maxBody, "max-body", "longest body of a request, a `SIZE`")
 	flags.Var(&f.diskLimit, "disk-limit",
-		"let an instance take this `SIZE` on disk, at most: its memory is limited to that less its log")
+		"let an instance take this `SIZE` on disk, at most: its memory is limited to that less "+
+			"its log")
 	for name, values := range map[string][]string{"create": {"auto", "explicit"}} {
 		complete(cmd, name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
@@ -133,7 +136,8 @@ func (f serveFlags) check() (token string, err error) {
 	case (f.cert == "") != (f.key == ""):
 		return "", usagef("--tls-cert and --tls-key go together")
 	case f.maxOpen < 1 || f.maxQueue < 1 || f.maxInstances < 0 || f.idle <= 0:
-		return "", usagef("--max-open, --max-queue and --idle are positive, --max-instances is not negative")
+		return "", usagef("--max-open, --max-queue and --idle are positive, --max-instances is " +
+			"not negative")
 	}
 	if f.tokenFile != "" {
 		b, err := os.ReadFile(f.tokenFile)
@@ -141,7 +145,8 @@ func (f serveFlags) check() (token string, err error) {
 			return "", fmt.Errorf("--token-file: %w", err)
 		}
 		if token = strings.TrimSpace(string(b)); len(token) < 16 {
-			return "", fmt.Errorf("--token-file %s: a token of %d bytes can be guessed: want 16 or more",
+			return "", fmt.Errorf("--token-file %s: a token of %d bytes can be guessed: want 16 "+
+				"or more",
 				f.tokenFile, len(token))
 		}
 		return token, nil
@@ -154,7 +159,8 @@ func (f serveFlags) check() (token string, err error) {
 		return "", usagef("--listen %s: want HOST:PORT or unix:PATH", f.listen)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return "", usagef("--listen %s: without --token-file the server listens on the loopback alone: "+
+		return "", usagef("--listen %s: without --token-file the server listens on the loopback "+
+			"alone: "+
 			"anybody who reaches it may do anything", f.listen)
 	}
 	return "", nil
@@ -171,7 +177,8 @@ type service struct {
 	registry *registry.Registry
 }
 
-func (s *service) open(ctx context.Context, module string, f serveFlags, opts []mmrun.Option) error {
+func (s *service) open(ctx context.Context, module string, f serveFlags,
+	opts []mmrun.Option) error {
 	a := s.app
 	s.session = session{app: a}
 	var files []string
@@ -195,7 +202,8 @@ func (s *service) open(ctx context.Context, module string, f serveFlags, opts []
 	if limit := f.diskLimit; limit > 0 {
 		rest := int64(limit) - mmrun.DefaultWALSize - serveSlack
 		if rest < wasmPage {
-			return usagef("--disk-limit %v: the log and the small files alone take up to %d bytes", &limit,
+			return usagef("--disk-limit %v: the log and the small files alone take up to %d bytes",
+				&limit,
 				int64(mmrun.DefaultWALSize+serveSlack))
 		}
 		if a.memoryLimit == 0 || uint64(a.memoryLimit) > uint64(rest) {
@@ -226,9 +234,12 @@ func (s *service) open(ctx context.Context, module string, f serveFlags, opts []
 		}
 		s.modules = append(s.modules, m)
 		if i == 0 {
-			s.registry, err = registry.Open(f.data, m, registry.Options{MaxOpen: f.maxOpen, Idle: f.idle,
-				MaxQueue: f.maxQueue, MaxInstances: f.maxInstances, Explicit: f.create == "explicit",
-				Instance: func(string) []mmrun.Option { return opts }, Compile: compile, Logger: s.log})
+			s.registry, err = registry.Open(f.data, m, registry.Options{MaxOpen: f.maxOpen,
+				Idle:     f.idle,
+				MaxQueue: f.maxQueue, MaxInstances: f.maxInstances,
+				Explicit: f.create == "explicit",
+				Instance: func(string) []mmrun.Option { return opts }, Compile: compile,
+				Logger: s.log})
 		} else {
 			err = s.registry.AddModule(names[i], m)
 		}
@@ -274,7 +285,8 @@ func (s *service) listen(ctx context.Context, f serveFlags, h *server.Server) er
 	if network == "unix" {
 		shown = f.listen
 	}
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout: 2 * time.Minute,
 		ReadTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)}
 	if f.cert != "" {
@@ -283,7 +295,8 @@ func (s *service) listen(ctx context.Context, f serveFlags, h *server.Server) er
 			return errors.Join(fmt.Errorf("--tls-cert: %w", err), l.Close())
 		}
 		shown = "https://" + l.Addr().String()
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert},
+			MinVersion: tls.VersionTLS12})
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

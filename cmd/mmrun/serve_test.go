@@ -74,8 +74,8 @@ func (s *serving) post(path, key string) (status int, body string, err error) {
 	return answer.StatusCode, string(b), err
 }
 
-// Requests that are repeated until they are answered take effect once, whenever the server is killed:
-// the answers of a counter are all different, and none is missing at the end.
+// Requests that are repeated until they are answered take effect once, whenever the server is
+// killed: the answers of a counter are all different, and none is missing at the end.
 func TestServeKilled(t *testing.T) {
 	kills, clients, names := 12, 4, 6
 	if testing.Short() {
@@ -185,7 +185,8 @@ func TestServeRefusesWhatIsNotSafe(t *testing.T) {
 	}
 }
 
-// With a token and over TLS nobody else is answered; a Unix socket is left by a kill and taken again.
+// With a token and over TLS nobody else is answered; a Unix socket is left by a kill and taken
+// again.
 func TestServeWithTokenAndSocket(t *testing.T) {
 	wasm, _ := copyGuest(t, "counter")
 	dir := t.TempDir()
@@ -265,7 +266,8 @@ func TestPageInABrowser(t *testing.T) {
 		if to := os.Getenv("MMRUN_SCREENSHOTS"); to != "" {
 			b, err := os.ReadFile(picture)
 			if err == nil {
-				err = os.WriteFile(filepath.Join(to, fmt.Sprintf("page%d.png", len(c.hash))), b, 0o644)
+				err = os.WriteFile(filepath.Join(to, fmt.Sprintf("page%d.png", len(c.hash))), b,
+					0o644)
 			}
 			if err != nil {
 				t.Error(err)

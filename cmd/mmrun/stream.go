@@ -18,8 +18,8 @@ import (
 	"github.com/mmrun/mmrun/internal/values"
 )
 
-// files runs the events of a file into another one, each once: how far both have come is committed with
-// each event (mmrun.Stream).
+// files runs the events of a file into another one, each once: how far both have come is committed
+// with each event (mmrun.Stream).
 //
 // The output is written after the commit, and may not have reached the disk, or the file, when
 // something comes in between. So the state has it, too, until the file is known to have it: see
@@ -61,7 +61,8 @@ func (l *eventLoop) pump(ctx context.Context, in *exactInput, out *exactOutput) 
 		case errors.Is(err, io.EOF), in.ended():
 			return l.ended()
 		case errors.Is(err, errPartial):
-			l.app.message("the last %d bytes of the input are no whole event yet: they wait", p.size)
+			l.app.message("the last %d bytes of the input are no whole event yet: they wait",
+				p.size)
 			return l.ended()
 		case err != nil:
 			return err
@@ -81,14 +82,16 @@ func (l *eventLoop) pump(ctx context.Context, in *exactInput, out *exactOutput) 
 		}
 		in.take(next)
 		if err := out.write(answer); err != nil {
-			return fmt.Errorf("commit %d was made, and its output could not be written (the next run "+
+			return fmt.Errorf("commit %d was made, and its output could not be written (the next "+
+				"run "+
 				"will write it): %w", l.in.Seq(), err)
 		}
 	}
 }
 
 // exactly runs one event that takes the input up to next. The error is one that ends the loop.
-func (l *eventLoop) exactly(ctx context.Context, fs functions, p piece, next position, out *exactOutput) (
+func (l *eventLoop) exactly(ctx context.Context, fs functions, p piece, next position,
+	out *exactOutput) (
 	answer []byte, err error) {
 	moved := func(tx *mmrun.Tx, answer []byte) error {
 		tx.SetStream(next.stream(out, answer))
@@ -158,8 +161,8 @@ func (p position) stream(out *exactOutput, answer []byte) mmrun.Stream {
 		Pending: append(out.pending[:len(out.pending):len(out.pending)], answer...)}
 }
 
-// exactInput is an input that is read once. The digest of all that has been taken tells it from another
-// one.
+// exactInput is an input that is read once. The digest of all that has been taken tells it from
+// another one.
 type exactInput struct {
 	file     *os.File
 	buffered *bufio.Reader
@@ -196,13 +199,15 @@ func (in *exactInput) check(at mmrun.Stream) error {
 	}
 	n, err := io.CopyN(in.hash, in.file, at.In)
 	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("the input has been cut: %d bytes of it have been taken, there are %d", at.In, n)
+		return fmt.Errorf("the input has been cut: %d bytes of it have been taken, there are %d",
+			at.In, n)
 	}
 	if err != nil {
 		return err
 	}
 	if state, err := marshal(in.hash); err != nil || at.In > 0 && !bytes.Equal(state, at.Check) {
-		return errors.Join(fmt.Errorf("the first %d bytes are not those that have been taken: it is another "+
+		return errors.Join(fmt.Errorf("the first %d bytes are not those that have been taken: it "+
+			"is another "+
 			"input, or it was changed", at.In), err)
 	}
 	return nil
@@ -281,8 +286,8 @@ func (f *follower) check() error {
 	return nil
 }
 
-// exactOutput is an output that is written once. What is not known to be on the disk is in the state as
-// well, so that whatever was lost of it can be written again.
+// exactOutput is an output that is written once. What is not known to be on the disk is in the
+// state as well, so that whatever was lost of it can be written again.
 type exactOutput struct {
 	file    *os.File
 	synced  int64  // bytes that are known to be on the disk
@@ -314,7 +319,8 @@ func (o *exactOutput) recover(at mmrun.Stream) error {
 	case !info.Mode().IsRegular():
 		return errors.New("not a regular file: only what is written to one can be written once")
 	case at.In == 0 && at.Out == 0 && size > 0:
-		return fmt.Errorf("the file holds %d bytes that this state has not written: give an empty one", size)
+		return fmt.Errorf("the file holds %d bytes that this state has not written: give an "+
+			"empty one", size)
 	case size < at.Out:
 		return fmt.Errorf("the output has been cut: %d bytes of it were on the disk, there are %d",
 			at.Out, size)

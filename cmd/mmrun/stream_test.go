@@ -46,7 +46,8 @@ func TestExactlyOnceOverFiles(t *testing.T) {
 			dir := t.TempDir()
 			wasm := filepath.Join(dir, "guest.wasm")
 			in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
-			for path, b := range map[string][]byte{wasm: guests.Load(t, kind.guest), in: input.Bytes()} {
+			for path, b := range map[string][]byte{wasm: guests.Load(t, kind.guest),
+				in: input.Bytes()} {
 				if err := os.WriteFile(path, b, 0o644); err != nil {
 					t.Fatal(err)
 				}
@@ -101,8 +102,8 @@ func TestExactlyOnceOverFiles(t *testing.T) {
 	}
 }
 
-// An input that is not the one that was read, and an output that is not the one that was written, are
-// refused with a reason; nothing is changed.
+// An input that is not the one that was read, and an output that is not the one that was written,
+// are refused with a reason; nothing is changed.
 func TestOtherFilesAreRefused(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
@@ -117,7 +118,8 @@ func TestOtherFilesAreRefused(t *testing.T) {
 	}
 	run := func(status int, want string, flags ...string) {
 		t.Helper()
-		_, stderr := mmrunOutput(t, status, append(append([]string{"run", "--in", path("in"), "--out",
+		_, stderr := mmrunOutput(t, status, append(append([]string{"run", "--in", path("in"),
+			"--out",
 			path("out")}, flags...), path("counter.wasm"))...)
 		if !strings.Contains(stderr, want) {
 			t.Errorf("%q, want %q", stderr, want)
@@ -145,7 +147,8 @@ func TestOtherFilesAreRefused(t *testing.T) {
 	output("1\n2\n3\n4\n")
 	run(exitUsage, "--in and --out go together", "--out=")
 	run(exitUsage, "--frame goes with --handle", "--frame=json")
-	_, stderr := mmrunOutput(t, exitFailed, "run", "--in", path("in"), "--out", path("out"), "--state",
+	_, stderr := mmrunOutput(t, exitFailed, "run", "--in", path("in"), "--out", path("out"),
+		"--state",
 		path("other"), path("counter.wasm"))
 	if !strings.Contains(stderr, "8 bytes that this state has not written") {
 		t.Error(stderr)
@@ -155,7 +158,8 @@ func TestOtherFilesAreRefused(t *testing.T) {
 // A loop that follows its input answers what comes, and notices that the file is cut or replaced.
 func TestFollow(t *testing.T) {
 	dir := t.TempDir()
-	in, out, wasm := filepath.Join(dir, "in"), filepath.Join(dir, "out"), filepath.Join(dir, "c.wasm")
+	in, out, wasm := filepath.Join(dir, "in"), filepath.Join(dir, "out"), filepath.Join(dir,
+		"c.wasm")
 	if err := os.WriteFile(wasm, guests.Load(t, "counter"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +190,8 @@ func TestFollow(t *testing.T) {
 	if err := os.WriteFile(in, []byte("inc\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), "replaced by another file") {
+	if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(),
+		"replaced by another file") {
 		t.Errorf("%v: %s", err, stderr.String())
 	}
 }

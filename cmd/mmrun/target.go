@@ -39,7 +39,8 @@ func (a *app) target(arg string) (target, error) {
 		}
 		return target{module: arg, state: state}, nil
 	case a.state != "":
-		return target{}, usagef("--state %s: %s is a directory, thus a state itself; --state goes with "+
+		return target{}, usagef("--state %s: %s is a directory, thus a state itself; --state "+
+			"goes with "+
 			"a module", a.state, arg)
 	}
 	return target{state: arg}, nil
@@ -51,7 +52,8 @@ func missingTarget(arg string) error {
 	}
 	state := strings.TrimSuffix(arg, moduleSuffix) + stateSuffix
 	if exists, err := fsck.Exists(state); err == nil && exists {
-		return fmt.Errorf("module %s: no such file (its state %s can be used without it, as TARGET)",
+		return fmt.Errorf("module %s: no such file (its state %s can be used without it, as "+
+			"TARGET)",
 			arg, state)
 	}
 	return fmt.Errorf("module %s: no such file", arg)
@@ -99,7 +101,8 @@ func (t target) existing() error {
 		return err
 	}
 	if t.module != "" {
-		return noState{fmt.Errorf("state %s: does not exist yet (mmrun call and mmrun run create it)",
+		return noState{fmt.Errorf("state %s: does not exist yet (mmrun call and mmrun run create "+
+			"it)",
 			t.state)}
 	}
 	return noState{fmt.Errorf("state %s: there is no state in the directory", t.state)}
@@ -121,7 +124,8 @@ func (t target) name() string {
 // exactTarget is the check of a command line that is one TARGET.
 func exactTarget(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return usagef("%d arguments given, want one TARGET: a module or a state directory (usage: %s)",
+		return usagef("%d arguments given, want one TARGET: a module or a state directory "+
+			"(usage: %s)",
 			len(args), cmd.UseLine())
 	}
 	return nil

@@ -10,20 +10,21 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 )
 
-// unstableModule is the name of the WASI before preview 1. Its functions are those of preview 1 but for a
-// few numbers and layouts:
+// unstableModule is the name of the WASI before preview 1. Its functions are those of preview 1 but
+// for a few numbers and layouts:
 //
 //	fd_seek                           whence: 0 current, 1 end, 2 begin; it is 1, 2, 0
 //	fd_filestat_get,                  56 bytes with a count of links of 32 bits; it is 64 with 64
 //	path_filestat_get
-//	poll_oneoff                       subscriptions of 56 bytes, a clock's has a number before its id;
-//	                                  it is 48 without
+//	poll_oneoff                       subscriptions of 56 bytes, a clock's has a number before its
+//	                                  id; it is 48 without
 const unstableModule = "wasi_unstable"
 
 // provideUnstable gives a runtime that module, on top of the functions of preview 1, which it has.
 func provideUnstable(ctx context.Context, rt wazero.Runtime) error {
 	builder := rt.NewHostModuleBuilder(unstableModule)
-	for name, def := range rt.Module(wasi_snapshot_preview1.ModuleName).ExportedFunctionDefinitions() {
+	for name, def := range rt.Module(wasi_snapshot_preview1.ModuleName).
+		ExportedFunctionDefinitions() {
 		fn, ok := def.GoFunction().(api.GoModuleFunction)
 		if !ok {
 			return fmt.Errorf("%s.%s is no function of Go", wasi_snapshot_preview1.ModuleName, name)
@@ -34,7 +35,8 @@ func provideUnstable(ctx context.Context, rt wazero.Runtime) error {
 				adapt(ctx, m, stack, below)
 			})
 		}
-		builder.NewFunctionBuilder().WithGoModuleFunction(fn, def.ParamTypes(), def.ResultTypes()).Export(name)
+		builder.NewFunctionBuilder().WithGoModuleFunction(fn, def.ParamTypes(),
+			def.ResultTypes()).Export(name)
 	}
 	_, err := builder.Instantiate(ctx)
 	return err
@@ -58,7 +60,8 @@ var unstable = map[string]adapter{
 		stack[2] = uint64([]uint32{1, 2, 0}[whence])
 		below.Call(ctx, m, stack)
 	},
-	"fd_filestat_get": func(ctx context.Context, m api.Module, stack []uint64, below api.GoModuleFunction) {
+	"fd_filestat_get": func(ctx context.Context, m api.Module, stack []uint64,
+		below api.GoModuleFunction) {
 		filestat(ctx, m, stack, below, uint32(stack[1]))
 	},
 	"path_filestat_get": func(ctx context.Context, m api.Module, stack []uint64,
@@ -68,9 +71,10 @@ var unstable = map[string]adapter{
 	"poll_oneoff": pollUnstable,
 }
 
-// filestat calls a function that writes a file's attributes at an address, and gives them their earlier
-// layout. What lies behind them stays as it is.
-func filestat(ctx context.Context, m api.Module, stack []uint64, below api.GoModuleFunction, at uint32) {
+// filestat calls a function that writes a file's attributes at an address, and gives them their
+// earlier layout. What lies behind them stays as it is.
+func filestat(ctx context.Context, m api.Module, stack []uint64, below api.GoModuleFunction,
+	at uint32) {
 	const now, before = 64, 56
 	b, ok := m.Memory().Read(at, now)
 	if !ok {

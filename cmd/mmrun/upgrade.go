@@ -10,17 +10,19 @@ import (
 	"github.com/mmrun/mmrun"
 )
 
-const upgradeHelp = `Bring a state to a new build of its module. Either way the number of commits goes on,
-and at any kill the old state or the new one is there, whole.
+const upgradeHelp = `Bring a state to a new build of its module. Either way the number of commits
+goes on, and at any kill the old state or the new one is there, whole.
 
-By export (without a flag): the old build exports mmrun_save, which prints what it holds to its standard
-output; the new one exports mmrun_load, which reads that from its standard input. --keep-memory: memory and
-globals carry over as they are, globals by name and then by index; that the new build lays its data out as
-the old one did is your word. What has no place in the new module is listed and refused, unless --allow
-names it. docs/life.md has recipes for several languages.
+By export (without a flag): the old build exports mmrun_save, which prints what it holds to its
+standard output; the new one exports mmrun_load, which reads that from its standard input.
+--keep-memory: memory and globals carry over as they are, globals by name and then by index; that
+the new build lays its data out as the old one did is your word. What has no place in the new
+module is listed and refused, unless --allow names it. docs/life.md has recipes for several
+languages.
 
-The old state is kept as STATE.previous. --undo goes back to it, and refuses if commits were made since,
-unless --discard-commits; --prune takes it away. --dry-run does all of it and throws it away.`
+The old state is kept as STATE.previous. --undo goes back to it, and refuses if commits were made
+since, unless --discard-commits; --prune takes it away. --dry-run does all of it and throws it
+away.`
 
 func (a *app) upgradeCommand() *cobra.Command {
 	var o mmrun.UpgradeOptions
@@ -56,8 +58,10 @@ func (a *app) upgradeCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&o.KeepMemory, "keep-memory", false, "carry memory and globals over as they are")
-	flags.BoolVar(&o.Data, "data", false, "with --keep-memory: write the new module's data segments over it")
-	flags.StringArrayVar(&o.Allow, "allow", nil, "leave out what has no place, by `NAME`, as in global:x")
+	flags.BoolVar(&o.Data, "data", false,
+		"with --keep-memory: write the new module's data segments over it")
+	flags.StringArrayVar(&o.Allow, "allow", nil,
+		"leave out what has no place, by `NAME`, as in global:x")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "do all of it and throw it away")
 	flags.BoolVar(&undo, "undo", false, "go back to the state before the upgrade")
 	flags.BoolVar(&discard, "discard-commits", false, "with --undo: whatever was committed since")
@@ -107,10 +111,12 @@ func (a *app) upgrade(cmd *cobra.Command, t target, path string, o mmrun.Upgrade
 		a.message("left out: %s: %s", m.Name, m.Why)
 	}
 	if o.DryRun {
-		_, err = fmt.Fprintf(a.out, "state %s: it would be at commit %d, by %s\n", t.state, r.Seq, r.Way)
+		_, err = fmt.Fprintf(a.out, "state %s: it would be at commit %d, by %s\n", t.state, r.Seq,
+			r.Way)
 		return err
 	}
-	_, err = fmt.Fprintf(a.out, "state %s: commit %d, by %s; as it was, it is in %s\n", t.state, r.Seq, r.Way,
+	_, err = fmt.Fprintf(a.out, "state %s: commit %d, by %s; as it was, it is in %s\n", t.state,
+		r.Seq, r.Way,
 		r.Previous)
 	return err
 }

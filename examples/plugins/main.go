@@ -1,5 +1,5 @@
-// Command plugins holds a thousand instances of one plugin, each with a state of its own that outlives
-// the process.
+// Command plugins holds a thousand instances of one plugin, each with a state of its own that
+// outlives the process.
 //
 //	go run ./examples/plugins testdata/counter.wasm
 //

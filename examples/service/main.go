@@ -1,4 +1,5 @@
-// Command service embeds the server and its registry in an HTTP service of its own, beside other paths.
+// Command service embeds the server and its registry in an HTTP service of its own, beside other
+// paths.
 //
 //	go run ./examples/service testdata/counter.wasm
 //	curl -X POST -H 'Content-Type: application/json' http://127.0.0.1:8090/v1/instances/a/call/inc

@@ -97,7 +97,8 @@ func TestStampsThatMayBeNeededStay(t *testing.T) {
 				b[i*copyStep+20]++
 			}
 		}
-		if !slices.Contains(kept, slot) || !slices.Contains(kept, before) || !slices.Contains(kept, s) {
+		if !slices.Contains(kept, slot) || !slices.Contains(kept, before) ||
+			!slices.Contains(kept, s) {
 			t.Fatalf("%d: %v", seq, kept)
 		}
 		if h, err = Decode(b); err != nil {
@@ -124,10 +125,11 @@ func TestCheck(t *testing.T) {
 		stamp Stamp
 		fits  bool
 	}{
-		"at rest":                          {rest, at, true},
-		"commits in the log":               {log, at, true},
-		"cut off":                          {log, cutOff, true},
-		"no memory":                        {Files{SlotSeq: 10, Slot: slot, Last: 10}, Stamp{}, true},
+		"at rest":            {rest, at, true},
+		"commits in the log": {log, at, true},
+		"cut off":            {log, cutOff, true},
+		"no memory": {Files{SlotSeq: 10, Slot: slot, Last: 10}, Stamp{},
+			true},
 		"checksums of another checkpoint":  {rest, Stamp{Seq: 10, Checkpoint: other}, false},
 		"checksums of another commit":      {rest, Stamp{Seq: 11, Checkpoint: slot}, false},
 		"cut off, and the log is not here": {rest, cutOff, false},

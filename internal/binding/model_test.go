@@ -132,7 +132,8 @@ func (r *run) checkpoint(m *model, number, stretch, last uint64) {
 			pages[:split])
 		pages = pages[split:]
 	}
-	r.batch(m, Stamp{Seq: last, Checkpoint: number, Before: m.slot, Stretch: stretch}, target, pages)
+	r.batch(m, Stamp{Seq: last, Checkpoint: number, Before: m.slot, Stretch: stretch}, target,
+		pages)
 	m.global, m.slotSeq, m.slot = global, last, number
 	r.snap(m)
 	m.log = slices.DeleteFunc(slices.Clone(m.log), func(c commit) bool { return c.seq <= last })

@@ -21,8 +21,8 @@ const (
 	length = 17
 )
 
-// MostDowntime bounds what a guest is told to have passed while it was down: a wall clock can be wrong
-// by anything.
+// MostDowntime bounds what a guest is told to have passed while it was down: a wall clock can be
+// wrong by anything.
 const MostDowntime = 366 * 24 * time.Hour
 
 // Clock is a monotonic clock of a guest. Read is safe for concurrent use.
@@ -40,8 +40,8 @@ func New(monotonic func() time.Duration, wall func() time.Time) *Clock {
 	return c
 }
 
-// Resume goes on where the section says that the guest was, plus the time that it was down if that is to
-// be counted. Any bytes but those of a clock begin at 0.
+// Resume goes on where the section says that the guest was, plus the time that it was down if that
+// is to be counted. Any bytes but those of a clock begin at 0.
 func (c *Clock) Resume(section []byte, countDowntime bool) {
 	last, wall, ok := decode(section)
 	if !ok {
@@ -62,8 +62,8 @@ func (c *Clock) Read() int64 {
 	return c.offset.Load() + int64(c.monotonic())
 }
 
-// Changed tells whether the clock was read since it was last asked, and if so what is to be committed:
-// no reading that the guest has in its memory is later than that.
+// Changed tells whether the clock was read since it was last asked, and if so what is to be
+// committed: no reading that the guest has in its memory is later than that.
 func (c *Clock) Changed(b []byte) ([]byte, bool) {
 	if !c.read.Swap(false) {
 		return b, false

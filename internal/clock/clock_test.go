@@ -34,7 +34,8 @@ func TestClockGoesOn(t *testing.T) {
 	}{
 		{"the same machine", mono + time.Minute, time.Minute, true, time.Second + time.Minute},
 		{"another boot", time.Second, time.Hour, true, time.Second + time.Hour},
-		{"a machine that has run for long", 9000 * time.Hour, time.Hour, true, time.Second + time.Hour},
+		{"a machine that has run for long", 9000 * time.Hour, time.Hour, true, time.Second +
+			time.Hour},
 		{"not counted", time.Second, time.Hour, false, time.Second},
 		{"a wall clock that went back", time.Second, -time.Hour, true, time.Second},
 		{"a wall clock that is wrong", time.Second, 100 * 366 * 24 * time.Hour, true,

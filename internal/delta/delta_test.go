@@ -155,13 +155,22 @@ func TestLittleChangesOfMuchAreLittleLog(t *testing.T) {
 			binary.LittleEndian.PutUint64(now[len(now)-8:], 1<<63)
 			e.Meta(old, now)
 		}},
-		"the same megabyte":          {0, func(e *Encoder) { e.Meta(old, slices.Clone(old)) }},
-		"a byte behind it":           {30, func(e *Encoder) { e.Meta(old[:999], old[:1000]) }},
-		"one byte less":              {20, func(e *Encoder) { e.Meta(old, old[:len(old)-1]) }},
-		"all of it gone":             {20, func(e *Encoder) { e.Meta(old, nil) }},
-		"another one of 1000 bytes":  {1030, func(e *Encoder) { e.Meta(old[:1000], old[1001:2001]) }},
-		"one of a million elements":  {30, func(e *Encoder) { changed(e, table, len(table), 500_000) }},
-		"one element more":           {30, func(e *Encoder) { changed(e, table, 1_000_001, 1_000_000) }},
+		"the same megabyte": {0, func(e *Encoder) { e.Meta(old, slices.Clone(old)) }},
+		"a byte behind it":  {30, func(e *Encoder) { e.Meta(old[:999], old[:1000]) }},
+		"one byte less":     {20, func(e *Encoder) { e.Meta(old, old[:len(old)-1]) }},
+		"all of it gone":    {20, func(e *Encoder) { e.Meta(old, nil) }},
+		"another one of 1000 bytes": {1030, func(e *Encoder) {
+			e.Meta(old[:1000],
+				old[1001:2001])
+		}},
+		"one of a million elements": {30, func(e *Encoder) {
+			changed(e, table, len(table),
+				500_000)
+		}},
+		"one element more": {30, func(e *Encoder) {
+			changed(e, table, 1_000_001,
+				1_000_000)
+		}},
 		"every tenth byte of a 1000": {1030, func(e *Encoder) { tenth(e, old[:1000]) }},
 	} {
 		var e Encoder
@@ -250,7 +259,8 @@ func TestMalformedDeltaIsRefusedAndChangesNothing(t *testing.T) {
 		// 4 bytes each, of 2 to the 62: the product is 0.
 		"run of a quarter of everything": forged(good, of(section.Tables,
 			"\x00\x80\x80\x80\x80\x80\x80\x80\x80\x40\x00\x80\x80\x80\x80\x80\x80\x80\x80\x40")),
-		"run behind the end":           forged(good, of(section.Tables, "\x00\x02\x01\x02abcdefgh")),
+		"run behind the end": forged(good, of(section.Tables,
+			"\x00\x02\x01\x02abcdefgh")),
 		"gap behind the old end":       forged(good, of(section.Meta, "\x06\x05\x01x")),
 		"run of nothing":               forged(good, of(section.Meta, "\x04\x00\x00")),
 		"giant run":                    forged(good, of(section.Meta, "\x04\x00"+most)),
@@ -397,7 +407,8 @@ func FuzzApply(f *testing.F) {
 func fixChecksums(b []byte) []byte {
 	var all []section.Section
 	for len(b) > 2 && int(b[1]) < 0x80 && len(b) >= 2+int(b[1])+4 {
-		s := section.Section{ID: section.ID(b[0] >> 1), Must: b[0]&1 != 0, Content: b[2 : 2+int(b[1])]}
+		s := section.Section{ID: section.ID(b[0] >> 1), Must: b[0]&1 != 0,
+			Content: b[2 : 2+int(b[1])]}
 		all, b = append(all, s), b[2+int(b[1])+4:]
 	}
 	return append(forged(all...), b...)

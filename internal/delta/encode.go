@@ -60,8 +60,8 @@ type Encoder struct {
 	restSum uint32
 }
 
-// Kept is what has become of one of the byte strings from section.FirstKept on: its first Stay bytes
-// stay, Bytes follow them. There is one for an id in a delta.
+// Kept is what has become of one of the byte strings from section.FirstKept on: its first Stay
+// bytes stay, Bytes follow them. There is one for an id in a delta.
 type Kept struct {
 	ID    section.ID
 	Stay  int

@@ -20,7 +20,8 @@ func TestKeptByteStrings(t *testing.T) {
 			stay  int
 			bytes string
 			want  string
-		}{{0, "abc", "abc"}, {3, "def", "abcdef"}, {2, "x", "abx"}, {0, "", ""}, {0, "new", "new"}} {
+		}{{0, "abc", "abc"}, {3, "def", "abcdef"}, {2, "x", "abx"}, {0, "", ""},
+			{0, "new", "new"}} {
 			var e Encoder
 			e.Reset()
 			e.Global(0, uint64(i))
@@ -41,7 +42,8 @@ func TestKeptByteStrings(t *testing.T) {
 				if got := string(s.Kept[at]); got != step.want {
 					t.Fatalf("step %d: %q, want %q", i, got, step.want)
 				}
-				if got := s.Kept[section.Receipts-section.FirstKept]; !bytes.Equal(got, []byte{byte(i)}) {
+				if got := s.Kept[section.Receipts-section.FirstKept]; !bytes.Equal(got,
+					[]byte{byte(i)}) {
 					t.Fatalf("step %d: the other one is %v", i, got)
 				}
 			}

@@ -35,7 +35,8 @@ type atomicKeeper struct {
 	running *checkpointRun // in progress or just finished, nil if none
 	number  uint64         // of the newest checkpoint, in progress or done
 
-	// stretch is the number of the log's stretch that the next commit begins; 0 if one has begun it.
+	// stretch is the number of the log's stretch that the next commit begins; 0 if one has begun
+	// it.
 	stretch uint64
 
 	group syncGroup // of commits that wait to be durable
@@ -174,8 +175,8 @@ func (k *atomicKeeper) keepPages(seq uint64, alone, faulted bool) error {
 	return nil
 }
 
-// makeRoom goes on in the other segment, which grows if the record needs it. A record is large if no
-// segment of full size holds it: it gets one to itself.
+// makeRoom goes on in the other segment, which grows if the record needs it. A record is large if
+// no segment of full size holds it: it gets one to itself.
 func (k *atomicKeeper) makeRoom(size int64) (large bool, err error) {
 	if err := k.startCheckpoint(); err != nil {
 		return false, err

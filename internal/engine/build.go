@@ -20,9 +20,11 @@ import (
 	"github.com/mmrun/mmrun/wal"
 )
 
-// Build makes a state directory of an image, whole or not at all. Nothing of the module runs. The image
-// is read once and not closed. progress, if not nil, is told how far the memory has been written.
-func Build(fsys vfs.FS, dir string, boot [16]byte, im *Image, progress func(done, total uint64)) error {
+// Build makes a state directory of an image, whole or not at all. Nothing of the module runs. The
+// image is read once and not closed. progress, if not nil, is told how far the memory has been
+// written.
+func Build(fsys vfs.FS, dir string, boot [16]byte, im *Image,
+	progress func(done, total uint64)) error {
 	dir = filepath.Clean(dir)
 	exists, err := statedir.Exists(dir)
 	if err != nil {
@@ -93,7 +95,8 @@ func (b *build) fill(fsys vfs.FS) (err error) {
 		}
 	}
 	header := globalsfile.Header{Module: b.im.Hash, Mode: b.im.Mode, BootID: b.boot, Clean: true}
-	sidecar, err := globalsfile.Create(fsys, filepath.Join(b.dir, statedir.GlobalsName), header, state)
+	sidecar, err := globalsfile.Create(fsys, filepath.Join(b.dir, statedir.GlobalsName), header,
+		state)
 	if err != nil {
 		return err
 	}
@@ -131,7 +134,8 @@ func (b *build) memory(fsys vfs.FS, state *globalsfile.State) error {
 	}
 	if f != nil {
 		sums = pagefile.NewChecksums(func() (vfs.File, error) { return f, nil })
-		if err := sums.Create(binding.Stamp{Seq: state.Seq, Checkpoint: state.Binding}); err != nil {
+		if err := sums.Create(binding.Stamp{Seq: state.Seq,
+			Checkpoint: state.Binding}); err != nil {
 			return err
 		}
 	}

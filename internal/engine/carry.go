@@ -20,11 +20,12 @@ type Mismatch struct {
 	Why  string `json:"why"`
 }
 
-// Carry makes of the image of a state one of another module: memory, globals and metadata carry over
-// where the new module has a place for them. Nothing of the new module runs; what is new in it begins
-// as instantiation makes it. Tables are the new module's: the function indices of the old one mean
-// nothing there. The pages of the image are the old one's, to be read once.
-func Carry(ctx context.Context, old *Image, code *guest.Code, o *Options) (*Image, []Mismatch, error) {
+// Carry makes of the image of a state one of another module: memory, globals and metadata carry
+// over where the new module has a place for them. Nothing of the new module runs; what is new in it
+// begins as instantiation makes it. Tables are the new module's: the function indices of the old
+// one mean nothing there. The pages of the image are the old one's, to be read once.
+func Carry(ctx context.Context, old *Image, code *guest.Code, o *Options) (*Image, []Mismatch,
+	error) {
 	fresh, err := instantiated(ctx, code, o)
 	if err != nil {
 		return nil, nil, err
@@ -45,9 +46,10 @@ func Carry(ctx context.Context, old *Image, code *guest.Code, o *Options) (*Imag
 		next: old.next}, c.mismatches, nil
 }
 
-// instantiated is the small state of a module as instantiation makes it: no data segment and no start
-// function has run.
-func instantiated(ctx context.Context, code *guest.Code, o *Options) (_ *globalsfile.State, err error) {
+// instantiated is the small state of a module as instantiation makes it: no data segment and no
+// start function has run.
+func instantiated(ctx context.Context, code *guest.Code, o *Options) (_ *globalsfile.State,
+	err error) {
 	if !code.Retain() {
 		return nil, errors.New("the module has been closed")
 	}
@@ -112,7 +114,8 @@ func (c *carry) memory() {
 	case c.now.Memory == nil:
 		c.mismatch("memory", "the new module has no memory")
 	case c.old.MemoryPages > guest.MaxPages(c.now):
-		c.mismatch("memory", "the memory has %d wasm pages, the new module allows %d", c.old.MemoryPages,
+		c.mismatch("memory", "the memory has %d wasm pages, the new module allows %d",
+			c.old.MemoryPages,
 			guest.MaxPages(c.now))
 	default:
 		c.state.MemoryPages = max(c.state.MemoryPages, c.old.MemoryPages)
@@ -152,8 +155,9 @@ func (c *carry) globals() {
 func (c *carry) tables() {
 	for i, t := range c.old.Tables {
 		if len(t) > 0 {
-			c.mismatch(fmt.Sprint("table:", c.was.Tables[i].Index), "the code has changed it: what it refers "+
-				"to are functions of the old module")
+			c.mismatch(fmt.Sprint("table:", c.was.Tables[i].Index),
+				"the code has changed it: what it refers "+
+					"to are functions of the old module")
 		}
 	}
 }

@@ -147,8 +147,8 @@ func (c *checkpointer) apply(r wal.Record) error {
 	return nil
 }
 
-// stamp tells the patcher what the checksums are to say of themselves, before any page of the record
-// can be written.
+// stamp tells the patcher what the checksums are to say of themselves, before any page of the
+// record can be written.
 func (c *checkpointer) stamp(r wal.Record) {
 	s := &c.patcher.Stamp
 	if s.Checkpoint == 0 {

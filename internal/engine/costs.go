@@ -210,8 +210,8 @@ func (m *meter) committed(changes int) {
 	}
 }
 
-// due gives what has been seen, as a change of the state to be kept with the commit that comes: after
-// the first thousand events, then more and more seldom.
+// due gives what has been seen, as a change of the state to be kept with the commit that comes:
+// after the first thousand events, then more and more seldom.
 func (m *meter) due() (Change, bool) {
 	const first = 1 << 10
 	if m.events < first || m.events&(m.events-1) != 0 || !m.fresh.known() {

@@ -17,9 +17,9 @@ import (
 	"github.com/mmrun/mmrun/wal"
 )
 
-// create fills a directory, through fsys, with the state of a module that has just run for the first
-// time. The globals file comes last: it makes a state of the directory. The guest has no instance
-// and no memory before and after.
+// create fills a directory, through fsys, with the state of a module that has just run for the
+// first time. The globals file comes last: it makes a state of the directory. The guest has no
+// instance and no memory before and after.
 func create(ctx context.Context, o *Options, fsys vfs.FS, dir string, g *guest.Guest) (err error) {
 	var files closers
 	defer func() { err = errors.Join(err, files.close()) }()
@@ -74,7 +74,8 @@ func create(ctx context.Context, o *Options, fsys vfs.FS, dir string, g *guest.G
 		}
 	}
 	header := globalsfile.Header{Module: code.Hash, Mode: mode, BootID: o.BootID(), Clean: true}
-	sidecar, err := globalsfile.Create(fsys, filepath.Join(dir, statedir.GlobalsName), header, state)
+	sidecar, err := globalsfile.Create(fsys, filepath.Join(dir, statedir.GlobalsName), header,
+		state)
 	if err != nil {
 		return err
 	}

@@ -65,8 +65,8 @@ func (g Generation) Encode() []byte {
 	return append(b, byte(g.Reason), untold)
 }
 
-// next is the generation of a state that is derived from this one. The low bits are random, so that two
-// forks of one state differ.
+// next is the generation of a state that is derived from this one. The low bits are random, so that
+// two forks of one state differ.
 func (g Generation) next(reason Reason) Generation {
 	const randomBits = 32
 	var b [8]byte
@@ -80,8 +80,8 @@ func (im *Image) Derive(reason Reason) {
 	im.State.Kept[section.Fork-section.FirstKept] = GenerationOf(im.State).next(reason).Encode()
 }
 
-// Fork makes a state in to of the last commit of the one in dir, which nobody has open. It shares blocks
-// where the file system can, and takes no time that grows with the memory then.
+// Fork makes a state in to of the last commit of the one in dir, which nobody has open. It shares
+// blocks where the file system can, and takes no time that grows with the memory then.
 func Fork(ctx context.Context, fsys vfs.FS, dir, to string, boot [16]byte,
 	progress func(done, total uint64)) (seq uint64, err error) {
 	im, err := OpenImage(fsys, dir, boot)

@@ -67,7 +67,8 @@ func checksumsOf(fsys vfs.FS, dir string) *pagefile.Checksums {
 // acknowledges commits on top of them. An owner has synced them long ago, but whoever has copied a
 // state need not have.
 func syncCopied(fsys vfs.FS, dir string) error {
-	for _, name := range []string{statedir.ModuleName, statedir.MemoryName, statedir.ChecksumsName} {
+	for _, name := range []string{statedir.ModuleName, statedir.MemoryName,
+		statedir.ChecksumsName} {
 		f, err := fsys.OpenFile(filepath.Join(dir, name), os.O_RDONLY, 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // not every state has all of them
@@ -116,9 +117,9 @@ func fitMemoryFile(dir string, memory vfs.File, s *globalsfile.State) error {
 	return nil
 }
 
-// takeTornMemory takes a torn memory as it is: as large as committed, or as an event that did not end
-// has grown the file. The file gets that length: a power cut may have kept the globals of a growth
-// and lost the file's new length.
+// takeTornMemory takes a torn memory as it is: as large as committed, or as an event that did not
+// end has grown the file. The file gets that length: a power cut may have kept the globals of a
+// growth and lost the file's new length.
 func takeTornMemory(memory vfs.File, s *globalsfile.State, maxPages uint32) error {
 	size, err := memory.Size()
 	if err != nil {

@@ -69,8 +69,8 @@ func (f *Forward) Apply(r wal.Record) error {
 	return nil
 }
 
-// Image is the image as of the last record. The one that was given must not be used any more, but to
-// be closed.
+// Image is the image as of the last record. The one that was given must not be used any more, but
+// to be closed.
 func (f *Forward) Image() *Image {
 	im := *f.im
 	im.State = f.state

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// gate lets one event in at a time, in the order in which they came. It is a mutex whose waiting can be
-// given up: a free gate costs one compare-and-swap, as a mutex does.
+// gate lets one event in at a time, in the order in which they came. It is a mutex whose waiting
+// can be given up: a free gate costs one compare-and-swap, as a mutex does.
 type gate struct {
 	state atomic.Int32
 

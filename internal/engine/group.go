@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// syncGroup lets one sync serve all who wait for one. A mutex alone does not: whoever comes takes it
-// before those who have waited, and syncs what has been synced already but for its own commit
+// syncGroup lets one sync serve all who wait for one. A mutex alone does not: whoever comes takes
+// it before those who have waited, and syncs what has been synced already but for its own commit
 // (BenchmarkDurable in bench).
 type syncGroup struct {
 	mu      sync.Mutex

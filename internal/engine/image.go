@@ -36,8 +36,8 @@ type Image struct {
 // ImageChunk is how many bytes of memory an image is read at once, at most: 1 MiB.
 const ImageChunk = 1 << 20
 
-// Pages calls fn for runs of pages, in ascending order, that hold all that is not zero. The bytes are
-// valid until it returns.
+// Pages calls fn for runs of pages, in ascending order, that hold all that is not zero. The bytes
+// are valid until it returns.
 func (im *Image) Pages(fn func(offset uint64, data []byte) error) error {
 	b := make([]byte, ImageChunk)
 	for {
@@ -59,8 +59,8 @@ func (im *Image) Close() error {
 	return im.close()
 }
 
-// Image takes an image of the last commit, or a later one, while events go on. Under SyncAlways what it
-// holds is durable.
+// Image takes an image of the last commit, or a later one, while events go on. Under SyncAlways
+// what it holds is durable.
 func (s *Store) Image(ctx context.Context) (*Image, error) {
 	if s.mode == Continuous {
 		return s.imageHeld(ctx)
@@ -148,8 +148,8 @@ func (s *Store) imageHeld(ctx context.Context) (*Image, error) {
 	return im, nil
 }
 
-// OpenImage takes an image of a state that nobody has open, as Open would find it. Nothing is changed,
-// and while it is open nobody else can open the state.
+// OpenImage takes an image of a state that nobody has open, as Open would find it. Nothing is
+// changed, and while it is open nobody else can open the state.
 func OpenImage(fsys vfs.FS, dir string, boot [16]byte) (_ *Image, err error) {
 	if err := statedir.MustExist(dir); err != nil {
 		return nil, err
@@ -251,7 +251,8 @@ func (r *dirImage) bringForward(v *View, sums vfs.File) error {
 	_, err := v.WAL.Replay(v.Slot.Seq, func(rec wal.Record) error {
 		named.Add(rec)
 		if len(named) > mostOverlay {
-			return fmt.Errorf("the log holds more pages than can be read at once (run: mmrun checkpoint %s)",
+			return fmt.Errorf("the log holds more pages than can be read at once (run: mmrun "+
+				"checkpoint %s)",
 				r.dir)
 		}
 		return nil
@@ -305,8 +306,9 @@ func (r *dirImage) next(b []byte) (offset uint64, n int, err error) {
 	return offset, n, nil
 }
 
-// SetPages gives an image its memory: next gives the next bytes that may not be zeros, whole pages by
-// ascending offsets, and n is 0 at the end. close may be nil.
-func SetPages(im *Image, next func(b []byte) (offset uint64, n int, err error), close func() error) {
+// SetPages gives an image its memory: next gives the next bytes that may not be zeros, whole pages
+// by ascending offsets, and n is 0 at the end. close may be nil.
+func SetPages(im *Image, next func(b []byte) (offset uint64, n int, err error),
+	close func() error) {
 	im.next, im.close = next, close
 }

@@ -163,9 +163,11 @@ func (s *Store) openSidecar() (_ *globalsfile.File, torn bool, err error) {
 	torn = errors.Is(err, globalsfile.ErrTorn)
 	switch {
 	case torn && !s.opts.AcceptTorn:
-		return nil, torn, errs.As(errs.ErrTorn, fmt.Errorf("state %s: %w (its memory and its globals "+
-			"may not belong together; open it with --force or WithAcceptTorn to take it as it is)",
-			s.dir, err))
+		return nil, torn, errs.As(errs.ErrTorn,
+			fmt.Errorf("state %s: %w (its memory and its globals "+
+				"may not belong together; open it with --force or WithAcceptTorn to take it as "+
+				"it is)",
+				s.dir, err))
 	case err != nil && !torn:
 		return nil, torn, fileError(s.dir, err)
 	}
@@ -182,9 +184,11 @@ func (s *Store) module(src Source, want [32]byte) (kept []byte, err error) {
 		return kept, err
 	}
 	if *src.Hash != want {
-		return nil, errs.As(errs.ErrModuleMismatch, fmt.Errorf("state %s: it belongs to the module with "+
-			"SHA-256 %x, the one given has %x (use another state directory, or the module kept in "+
-			"it as %s)", s.dir, want, *src.Hash, statedir.ModuleName))
+		return nil, errs.As(errs.ErrModuleMismatch,
+			fmt.Errorf("state %s: it belongs to the module with "+
+				"SHA-256 %x, the one given has %x (use another state directory, or the module "+
+				"kept in "+
+				"it as %s)", s.dir, want, *src.Hash, statedir.ModuleName))
 	}
 	return nil, nil
 }

@@ -54,8 +54,8 @@ type Options struct {
 	History func() (History, error)
 	// Program: the guest is a program that is left at its waits.
 	Program bool
-	// LinkModule, if not nil, puts the module of a new state at a path, as a name of a file that is there
-	// already and durable. If it fails, the module is written.
+	// LinkModule, if not nil, puts the module of a new state at a path, as a name of a file that is
+	// there already and durable. If it fails, the module is written.
 	LinkModule func(path string) error
 	// Clock: the guest has a monotonic clock that goes on; SkipDowntime: it stands still meanwhile.
 	Clock, SkipDowntime bool

@@ -15,8 +15,8 @@ type Picture struct {
 	PagesEach uint32             // pages in a cell
 }
 
-// Picture waits for a quiescent point and looks at the memory, in cells at most. Written is what was
-// changed behind the commit since.
+// Picture waits for a quiescent point and looks at the memory, in cells at most. Written is what
+// was changed behind the commit since.
 func (s *Store) Picture(ctx context.Context, cells int, since uint64) (p Picture, err error) {
 	if err := s.Enter(ctx); err != nil {
 		return p, err

@@ -18,9 +18,9 @@ import (
 	"github.com/mmrun/mmrun/wal"
 )
 
-// Rebuild brings a damaged atomic state, locked by the caller, to the last commit that v could read.
-// With force it takes pages as they are, whatever their checksums. It returns the commit. A rebuild
-// that is cut off can be run again.
+// Rebuild brings a damaged atomic state, locked by the caller, to the last commit that v could
+// read. With force it takes pages as they are, whatever their checksums. It returns the commit. A
+// rebuild that is cut off can be run again.
 func Rebuild(fsys vfs.FS, v *View, force bool) (seq uint64, err error) {
 	var files closers
 	defer func() { err = errors.Join(err, files.close()) }()

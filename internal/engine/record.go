@@ -11,9 +11,9 @@ import (
 	"github.com/mmrun/mmrun/wal"
 )
 
-// checkRecord refuses a record that does not follow the state s of a module whose memory can have up
-// to maxPages. Whoever reads a log that it has not written itself asks this first, so that verify
-// and recovery never differ in what they refuse.
+// checkRecord refuses a record that does not follow the state s of a module whose memory can have
+// up to maxPages. Whoever reads a log that it has not written itself asks this first, so that
+// verify and recovery never differ in what they refuse.
 func checkRecord(r wal.Record, s *globalsfile.State, maxPages uint32) error {
 	if r.WasmPages < s.MemoryPages || r.WasmPages > maxPages {
 		return fmt.Errorf("%w: commit %d has a memory of %d wasm pages",

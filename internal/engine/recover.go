@@ -129,7 +129,8 @@ func Unexplained(last statedir.LastExit, rec wal.Recovery) error {
 		return nil
 	}
 	return fmt.Errorf("commit %d and those behind it cannot be read, and no power cut has come "+
-		"between that would explain it (the log goes on up to commit %d)", rec.LastSeq+1, rec.SeenSeq)
+		"between that would explain it (the log goes on up to commit "+
+		"%d)", rec.LastSeq+1, rec.SeenSeq)
 }
 
 // memoryLength makes a memory file as long as the records that are about to be applied want it.

@@ -11,7 +11,8 @@
 //	Durable   wait for the sync that the policy asks for     store.go
 //
 // Behind the events the checkpointer (checkpoint.go) brings the files forward. [Open] (open.go)
-// creates or recovers (recover.go) a state. What is known of a state that nobody opens is in view.go.
+// creates or recovers (recover.go) a state. What is known of a state that nobody opens is in
+// view.go.
 package engine
 
 import (
@@ -59,7 +60,8 @@ type core struct {
 	poison   atomic.Pointer[error]
 	counters counters
 	seq      atomic.Uint64 // of the last commit
-	metaMu   sync.Mutex    // held while state.Meta changes, and by those who read it outside of events
+	// held while state.Meta changes, and by those who read it outside of events
+	metaMu sync.Mutex
 }
 
 // keeper is what differs between the modes. All methods but sync are called at a quiescent point,
@@ -113,8 +115,8 @@ const (
 
 var errUnwound = errors.New("the event's goroutine panicked or exited while it was committed")
 
-// Enter waits until no event runs, or until ctx ends. Unless it returns an error, Leave must follow,
-// deferred: it is what ends an event that panics.
+// Enter waits until no event runs, or until ctx ends. Unless it returns an error, Leave must
+// follow, deferred: it is what ends an event that panics.
 func (s *Store) Enter(ctx context.Context) error {
 	if err := s.gate.enter(ctx); err != nil {
 		return fmt.Errorf("state %s: not begun: %w", s.dir, err)

@@ -14,8 +14,8 @@ var (
 	ErrLocked = errors.New("state is in use")
 	// ErrModuleMismatch: the state was created by another module than the one given.
 	ErrModuleMismatch = errors.New("state belongs to another module")
-	// ErrTorn: a continuous state was killed inside an event, lost power since its last sync, or was
-	// copied while it was open.
+	// ErrTorn: a continuous state was killed inside an event, lost power since its last sync, or
+	// was copied while it was open.
 	ErrTorn = errors.New("state is torn")
 	// ErrCorrupt: a file of the state holds what mmrun did not write.
 	ErrCorrupt = errors.New("state is damaged")

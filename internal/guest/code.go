@@ -15,8 +15,8 @@ import (
 	"github.com/mmrun/mmrun/rewriter"
 )
 
-// Code is a module made ready to run in one runtime: hashed once, and rewritten and compiled once in
-// each variant that is needed, for all its guests. It is safe for concurrent use.
+// Code is a module made ready to run in one runtime: hashed once, and rewritten and compiled once
+// in each variant that is needed, for all its guests. It is safe for concurrent use.
 type Code struct {
 	Wasm []byte   // the module as the user gave it; not to be changed
 	Hash [32]byte // its SHA-256
@@ -72,7 +72,8 @@ func newVariant(ctx context.Context, rt wazero.Runtime, wasm []byte, options rew
 	return &variant{info, compiled}, nil
 }
 
-// validate refuses a module that is not valid as it is: the pass suspend drops what cannot be reached.
+// validate refuses a module that is not valid as it is: the pass suspend drops what cannot be
+// reached.
 func validate(ctx context.Context, wasm []byte) error {
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(
 		api.CoreFeaturesV2|experimental.CoreFeaturesThreads|experimental.CoreFeaturesTailCall|

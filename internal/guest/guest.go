@@ -71,8 +71,8 @@ type helper struct {
 
 func (h *helper) exists() bool { return h.name != "" }
 
-// New prepares a guest that runs the code in one variant; Instantiate makes it run. It takes over one
-// use of the code, also when it fails.
+// New prepares a guest that runs the code in one variant; Instantiate makes it run. It takes over
+// one use of the code, also when it fails.
 func New(ctx context.Context, code *Code, options rewriter.Options, config wazero.ModuleConfig) (
 	*Guest, error) {
 	form, err := code.variant(ctx, options)
@@ -176,10 +176,10 @@ func (g *Guest) resolve() {
 	g.numbers = g.numeric && g.tablesChanged == nil && len(g.dropped) == 0
 }
 
-// Renew ends the wazero instance, if it has not ended itself, and goes on in a fresh one that has the
-// small state s. What has grown cannot shrink in wazero, what was closed cannot be opened again, and
-// what was dropped cannot be brought back: a new instance over the same memory has none of that
-// behind it.
+// Renew ends the wazero instance, if it has not ended itself, and goes on in a fresh one that has
+// the small state s. What has grown cannot shrink in wazero, what was closed cannot be opened
+// again, and what was dropped cannot be brought back: a new instance over the same memory has none
+// of that behind it.
 func (g *Guest) Renew(s *globalsfile.State) error {
 	if err := g.Close(); err != nil {
 		return err

@@ -22,8 +22,8 @@ type marks struct {
 	barrier    *rewriter.Barrier
 
 	count, host, active api.Global
-	// told has a bit for each of the calls that host counts: it has said what it writes. tells is how
-	// many have.
+	// told has a bit for each of the calls that host counts: it has said what it writes. tells is
+	// how many have.
 	told         []uint64
 	tells        int
 	pages        []api.Global // looked up when they are needed

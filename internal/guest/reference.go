@@ -8,15 +8,15 @@ import (
 	"github.com/mmrun/mmrun/internal/errs"
 )
 
-// functionRefs tells which function of the module a raw reference is. Raw references are addresses of this process
-// and mean nothing beyond one life of the guest.
+// functionRefs tells which function of the module a raw reference is. Raw references are addresses
+// of this process and mean nothing beyond one life of the guest.
 type functionRefs struct {
 	// byRef has one reference to each function, and on wazero's interpreter there are no others.
 	byRef map[uint64]int32
-	// byTarget is for wazero's compiler, where each evaluation of ref.func and of a segment's entry makes
-	// another reference. What they point to begins with the same two words: the function's machine code
-	// and the instance it belongs to. Nil if those words do not tell the module's functions apart, as
-	// on the interpreter.
+	// byTarget is for wazero's compiler, where each evaluation of ref.func and of a segment's entry
+	// makes another reference. What they point to begins with the same two words: the function's
+	// machine code and the instance it belongs to. Nil if those words do not tell the module's
+	// functions apart, as on the interpreter.
 	byTarget map[refTarget]int32
 }
 
@@ -24,9 +24,9 @@ type refTarget [2]uintptr
 
 // targetOf reads where a reference leads.
 func targetOf(ref uint64) refTarget {
-	// Sound because a reference that the guest holds is the address of a structure of wazero's, longer
-	// than two words, which lives as long as its instance. By way of a pointer to the address, as
-	// wazero does it: an address alone must not be converted.
+	// Sound because a reference that the guest holds is the address of a structure of wazero's,
+	// longer than two words, which lives as long as its instance. By way of a pointer to the
+	// address, as wazero does it: an address alone must not be converted.
 	return **(**refTarget)(unsafe.Pointer(&ref))
 }
 
@@ -50,7 +50,8 @@ func (g *Guest) indexOf(ref uint64) (int32, error) {
 			return i, nil
 		}
 	}
-	return 0, errs.As(errs.ErrUnsupported, errors.New("a reference to a function of another module cannot be kept"))
+	return 0, errs.As(errs.ErrUnsupported,
+		errors.New("a reference to a function of another module cannot be kept"))
 }
 
 func (g *Guest) resolveRefs() (*functionRefs, error) {
@@ -71,7 +72,8 @@ func (g *Guest) resolveRefs() (*functionRefs, error) {
 		switch _, there := refs.byTarget[targetOf(ref)]; {
 		case !there:
 			refs.byTarget[targetOf(ref)] = i
-		case i >= imported: // two imports may be the same function, two functions of the module's own not
+		// two imports may be the same function, two functions of the module's own not
+		case i >= imported:
 			refs.byTarget = nil
 		}
 	}

@@ -95,7 +95,8 @@ func (g *Guest) Capture(s *globalsfile.State, e *delta.Encoder) error {
 	return nil
 }
 
-// NumbersOnly tells that nothing of the small state can differ from s but the values of numeric globals.
+// NumbersOnly tells that nothing of the small state can differ from s but the values of numeric
+// globals.
 func (g *Guest) NumbersOnly(s *globalsfile.State) bool {
 	if !g.numeric || g.tablesChanged != nil && uint32(g.tablesChanged.Get()) != 0 {
 		return false
@@ -134,7 +135,8 @@ func (g *Guest) readSlow(a *globalAccess) (lo, hi uint64, err error) {
 	if a.isNull.exists() {
 		null, _, err := g.call(&a.isNull)
 		if err == nil && uint32(null) == 0 {
-			err = errs.As(errs.ErrUnsupported, fmt.Errorf("%s holds an %s from the host, which cannot be kept", a.name, a.typ))
+			err = errs.As(errs.ErrUnsupported,
+				fmt.Errorf("%s holds an %s from the host, which cannot be kept", a.name, a.typ))
 		}
 		return 0, 0, err
 	}
@@ -157,8 +159,9 @@ func (g *Guest) readTable(i int) ([]int32, error) {
 	if t.isNull.exists() {
 		null, _, err := g.call(&t.isNull)
 		if err == nil && uint32(null) == 0 {
-			err = errs.As(errs.ErrUnsupported, fmt.Errorf("table %d holds an %s from the host, which cannot be kept",
-				g.code.Info.Tables[i].Index, t.typ))
+			err = errs.As(errs.ErrUnsupported,
+				fmt.Errorf("table %d holds an %s from the host, which cannot be kept",
+					g.code.Info.Tables[i].Index, t.typ))
 		}
 		if err != nil {
 			return nil, err
@@ -208,7 +211,9 @@ func (g *Guest) Restore(s *globalsfile.State) error {
 	if g.mem != nil {
 		now := g.Pages()
 		if s.MemoryPages < now {
-			return errs.As(errs.ErrCorrupt, fmt.Errorf("memory of %d wasm pages, the module starts with %d", s.MemoryPages, now))
+			return errs.As(errs.ErrCorrupt,
+				fmt.Errorf("memory of %d wasm pages, the module starts with %d", s.MemoryPages,
+					now))
 		}
 		if err := g.growTo(s.MemoryPages); err != nil {
 			return err
@@ -261,7 +266,8 @@ func (g *Guest) restoreTable(i int, entries []int32) error {
 	}
 	size := int(uint32(n))
 	if len(entries) < size {
-		return errs.As(errs.ErrCorrupt, fmt.Errorf("%d entries, the module starts with %d", len(entries), size))
+		return errs.As(errs.ErrCorrupt, fmt.Errorf("%d entries, the module starts with %d",
+			len(entries), size))
 	}
 	if more := len(entries) - size; more > 0 {
 		was, _, err := g.call(&t.grow, uint64(more), uint64(^uint32(0)))

@@ -10,8 +10,8 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 )
 
-// wasiCode is where the code of wazero's WASI functions is, by their names. An embedder can have a host
-// module of the same name, of whose functions nothing is known.
+// wasiCode is where the code of wazero's WASI functions is, by their names. An embedder can have a
+// host module of the same name, of whose functions nothing is known.
 var wasiCode = sync.OnceValue(func() map[string]uintptr {
 	ctx := context.Background()
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())

@@ -1,5 +1,5 @@
-// Package history keeps the commits of a state, so that any of them can be opened: snapshots now and
-// then, and the log's records behind them, compressed.
+// Package history keeps the commits of a state, so that any of them can be opened: snapshots now
+// and then, and the log's records behind them, compressed.
 package history
 
 import (
@@ -102,7 +102,8 @@ func ParseKeep(s string) (k Keep, err error) {
 			break
 		}
 	}
-	return k, fmt.Errorf("history %q: want all, a time such as 7d or 36h, or a size such as 10GiB", s)
+	return k, fmt.Errorf("history %q: want all, a time such as 7d or 36h, or a size such as 10GiB",
+		s)
 }
 
 func (k Keep) String() string {
@@ -294,7 +295,8 @@ func list(dir, end string) ([]uint64, error) {
 	var numbers []uint64
 	for _, e := range entries {
 		digits, ok := strings.CutSuffix(e.Name(), end)
-		if n, err := strconv.ParseUint(digits, 10, 64); ok && err == nil && len(digits) == nameWidth {
+		if n, err := strconv.ParseUint(digits, 10, 64); ok && err == nil &&
+			len(digits) == nameWidth {
 			numbers = append(numbers, n)
 		}
 	}
@@ -344,7 +346,8 @@ func framesOf(path string, after uint64, fn func(f frame) error) error {
 		if _, err := file.ReadAt(head, at); err != nil {
 			return err
 		}
-		if string(head[:4]) != frameMagic || le.Uint32(head[4:]) != crc32.Checksum(head[8:], castagnoli) {
+		if string(head[:4]) != frameMagic || le.Uint32(head[4:]) != crc32.Checksum(head[8:],
+			castagnoli) {
 			return nil
 		}
 		f := frame{first: le.Uint64(head[8:]), last: le.Uint64(head[16:]),
@@ -373,11 +376,12 @@ func framesOf(path string, after uint64, fn func(f frame) error) error {
 // errEnough ends a walk.
 var errEnough = errors.New("enough")
 
-// Records calls fn for the records behind a commit, in order and without a gap, up to the end or until
-// fn tells that there is enough. It tells up to which commit they go.
+// Records calls fn for the records behind a commit, in order and without a gap, up to the end or
+// until fn tells that there is enough. It tells up to which commit they go.
 func Records(state string, after uint64, fn func(r wal.Record) (more bool, err error)) (
 	last uint64, err error) {
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(mostFrame))
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1),
+		zstd.WithDecoderMaxMemory(mostFrame))
 	if err != nil {
 		return 0, err
 	}
@@ -421,8 +425,8 @@ func Records(state string, after uint64, fn func(r wal.Record) (more bool, err e
 	return last, err
 }
 
-// NeedsBase tells whether a base of the commit seq is needed so that it and those that follow can be
-// opened, or worth it: replaying from the newest one would take long.
+// NeedsBase tells whether a base of the commit seq is needed so that it and those that follow can
+// be opened, or worth it: replaying from the newest one would take long.
 func (w *Writer) NeedsBase(state string, seq uint64) (bool, error) {
 	bases, err := Bases(state)
 	if err != nil || len(bases) == 0 || w.gap {
@@ -508,8 +512,8 @@ func (w *Writer) bytesFrom(state string, base uint64) (n int64) {
 // Last is the last record that was added, 0 if none is known.
 func (w *Writer) Last() uint64 { return w.last }
 
-// Cut takes away all frames that have records behind a commit: those were lost to the state, and others
-// will have their numbers.
+// Cut takes away all frames that have records behind a commit: those were lost to the state, and
+// others will have their numbers.
 func (w *Writer) Cut(seq uint64) error {
 	logs, err := list(w.dir, logEnd)
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package markedmemory lets a memory's tracker know what a host writes through wazero's interface.
 //
-// wazero's api.Memory has a method WriteByte with an offset, which go vet's check of standard methods
-// takes for a mistake: CI leaves that one check out.
+// wazero's api.Memory has a method WriteByte with an offset, which go vet's check of standard
+// methods takes for a mistake: CI leaves that one check out.
 package markedmemory
 
 import (
@@ -10,8 +10,8 @@ import (
 	"github.com/mmrun/mmrun/mmapmem"
 )
 
-// Memory is a guest's memory whose tracker is told what is written. What Read gives can be written to
-// as well.
+// Memory is a guest's memory whose tracker is told what is written. What Read gives can be written
+// to as well.
 type Memory struct {
 	api.Memory
 	Tracked *mmapmem.Memory

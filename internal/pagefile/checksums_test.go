@@ -97,7 +97,8 @@ func TestFormatOfChecksums(t *testing.T) {
 		memory[PageSize+i] = byte(i)
 	}
 	file := scratch.File(t, t.TempDir(), "memory.sums")
-	if err := checksumsOf(t, file).Build(bytes.NewReader(memory), uint64(len(memory)), stamp); err != nil {
+	if err := checksumsOf(t, file).Build(bytes.NewReader(memory), uint64(len(memory)),
+		stamp); err != nil {
 		t.Fatal(err)
 	}
 	got := contents(t, file)

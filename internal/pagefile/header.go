@@ -35,7 +35,8 @@ var ErrVersion = binding.ErrVersion
 func decodeHeader(h []byte) (*binding.Header, binding.Stamp, error) {
 	header, err := binding.Decode(h)
 	if err != nil {
-		return nil, binding.Stamp{}, fmt.Errorf("%w (open the state with the mmrun that wrote it)", err)
+		return nil, binding.Stamp{}, fmt.Errorf("%w (open the state with the mmrun that wrote it)",
+			err)
 	}
 	stamp, err := header.Stamp()
 	if err != nil {

@@ -238,8 +238,8 @@ func (p *Patcher) write(checkpoint uint64) error {
 	return nil
 }
 
-// leastHole is how many pages of zeros become a hole: a hole costs a system call, and the page that is
-// written next in it a block.
+// leastHole is how many pages of zeros become a hole: a hole costs a system call, and the page that
+// is written next in it a block.
 const leastHole = 16
 
 var zeros [PageSize]byte

@@ -10,8 +10,8 @@ import (
 	"github.com/mmrun/mmrun/vfs"
 )
 
-// Saver copies a memory file as it is at one instant, while checkpoints go on writing to it: before a
-// [Patcher] writes over a page that has not been copied yet, it saves what is there.
+// Saver copies a memory file as it is at one instant, while checkpoints go on writing to it: before
+// a [Patcher] writes over a page that has not been copied yet, it saves what is there.
 type Saver struct {
 	file vfs.File
 	size uint64 // bytes
@@ -57,8 +57,8 @@ func (s *Saver) before(first, end uint32) {
 	}
 }
 
-// Next copies the next bytes of the memory into b, as many as fit, and tells where they are. Holes are
-// left out, and so n is 0 at the end. b has a whole number of pages.
+// Next copies the next bytes of the memory into b, as many as fit, and tells where they are. Holes
+// are left out, and so n is 0 at the end. b has a whole number of pages.
 func (s *Saver) Next(b []byte) (offset uint64, n int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,8 +107,8 @@ func NewChecked(memory, checksums io.ReaderAt) *Checked {
 	return &Checked{memory: memory, checksums: checksums}
 }
 
-// Read reads pages from an offset on, all of b. The error wraps ErrChecksum if one of them that is not
-// in other is damaged.
+// Read reads pages from an offset on, all of b. The error wraps ErrChecksum if one of them that is
+// not in other is damaged.
 func (c *Checked) Read(b []byte, offset uint64, other func(page uint32) bool) error {
 	if err := readZeroPadded(c.memory, b, int64(offset)); err != nil || c.checksums == nil {
 		return err
@@ -124,7 +124,8 @@ func (c *Checked) Read(b []byte, offset uint64, other func(page uint32) bool) er
 	}
 	for i := range pages {
 		got := pageChecksum(b[i*PageSize:][:PageSize])
-		if p := first + uint32(i); got != binary.LittleEndian.Uint32(noted[i*checksumSize:]) && !other(p) {
+		if p := first + uint32(i); got != binary.LittleEndian.Uint32(noted[i*checksumSize:]) &&
+			!other(p) {
 			return fmt.Errorf("page %d: %w", p, ErrChecksum)
 		}
 	}

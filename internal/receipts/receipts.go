@@ -110,8 +110,8 @@ func (t *Table) Find(key string) (Receipt, bool) {
 	return t.all[i], true
 }
 
-// Plan gives the bytes that the section gets with the commit that r is about: appended to those that
-// are there, or in their place. Done has to follow if the commit succeeds.
+// Plan gives the bytes that the section gets with the commit that r is about: appended to those
+// that are there, or in their place. Done has to follow if the commit succeeds.
 func (t *Table) Plan(r Receipt) (b []byte, appended bool) {
 	t.next, t.whole = &r, 0
 	if len(t.all)+1 <= 2*MostKept && t.bytes+r.size() <= 2*MostBytes {

@@ -20,7 +20,8 @@ func TestFormatDocumentHasTheDrawings(t *testing.T) {
 	}
 	for _, file := range []string{"internal/section/section.go", "globalsfile/header.go",
 		"globalsfile/event.go", "globalsfile/slot.go", "internal/delta/encode.go",
-		"internal/binding/binding.go", "internal/pagefile/header.go", "wal/header.go", "internal/engine/costs.go",
+		"internal/binding/binding.go", "internal/pagefile/header.go", "wal/header.go",
+		"internal/engine/costs.go",
 		"internal/receipts/receipts.go", "internal/clock/clock.go", "internal/engine/derive.go",
 		"upgrade.go", "program.go", "internal/eventnote/note.go", "internal/history/history.go",
 		"internal/snapshot/format.go",

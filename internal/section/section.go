@@ -82,8 +82,10 @@ func (id ID) Kept() (i int, ok bool) {
 }
 
 // understood has a bit for each byte string that this program knows what to do with.
-const understood = 1<<(TrackerCosts-FirstKept) | 1<<(StreamPosition-FirstKept) | 1<<(Receipts-FirstKept) | 1<<(PendingOutput-FirstKept) |
-	1<<(TimeAndFunction-FirstKept) | 1<<(Clock-FirstKept) | 1<<(Fork-FirstKept) | 1<<(Upgrade-FirstKept) |
+const understood = 1<<(TrackerCosts-FirstKept) | 1<<(StreamPosition-FirstKept) |
+	1<<(Receipts-FirstKept) | 1<<(PendingOutput-FirstKept) |
+	1<<(TimeAndFunction-FirstKept) | 1<<(Clock-FirstKept) | 1<<(Fork-FirstKept) |
+	1<<(Upgrade-FirstKept) |
 	1<<(Frames-FirstKept) | 1<<(ProgramInput-FirstKept)
 
 func (id ID) String() string {

@@ -90,7 +90,8 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 			t.Fatal(len(got), err)
 		}
 		for i, s := range got {
-			if s.ID != want[i].ID || s.Must != want[i].Must || !bytes.Equal(s.Content, want[i].Content) {
+			if s.ID != want[i].ID || s.Must != want[i].Must ||
+				!bytes.Equal(s.Content, want[i].Content) {
 				t.Fatalf("section %d: %v", i, s)
 			}
 		}

@@ -34,10 +34,11 @@ A snapshot is a head, frames, a manifest and a foot. Numbers are little endian.
 	     8      4  CRC-32C of bytes 0 to 7
 	    12      8  magic "mmrunEND"
 
-The frames come in this order: module, small state, memory by ascending offsets, manifest. A frame has
-up to 1 MiB of content (the small state all of it), and does not depend on others: they can be read at
-once, and from the middle. Memory that is in no frame is zeros. The small state is a slot of the file
-globals without its file. The manifest is JSON; it says what the snapshot is of, and where each frame is.
+The frames come in this order: module, small state, memory by ascending offsets, manifest. A frame
+has up to 1 MiB of content (the small state all of it), and does not depend on others: they can be
+read at once, and from the middle. Memory that is in no frame is zeros. The small state is a slot of
+the file globals without its file. The manifest is JSON; it says what the snapshot is of, and where
+each frame is.
 */
 const (
 	headMagic = "mmrunSNP"

@@ -67,7 +67,8 @@ func checkHead(head []byte) (mode globalsfile.Mode, err error) {
 		return 0, fmt.Errorf("%w: it does not begin with %q: no snapshot", ErrMalformed, headMagic)
 	}
 	if v := le.Uint32(head[8:]); v != version {
-		return 0, fmt.Errorf("%w: it has version %d, this program knows version %d", ErrVersion, v, version)
+		return 0, fmt.Errorf("%w: it has version %d, this program knows version %d", ErrVersion, v,
+			version)
 	}
 	if checksum(head[:16]) != le.Uint32(head[16:]) {
 		return 0, malformed("checksum mismatch in the head")
@@ -88,7 +89,8 @@ type reader struct {
 }
 
 func newReader(r io.Reader) (*reader, error) {
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxContent))
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1),
+		zstd.WithDecoderMaxMemory(maxContent))
 	return &reader{from: r, z: z}, err
 }
 
@@ -124,8 +126,8 @@ func cut(err error) error {
 	return err
 }
 
-// Read gives the image in a snapshot, which is read once from begin to end, and checked as it is read:
-// an image whose pages have been read without an error is whole. progress may be nil.
+// Read gives the image in a snapshot, which is read once from begin to end, and checked as it is
+// read: an image whose pages have been read without an error is whole. progress may be nil.
 func Read(r io.Reader) (*engine.Image, error) {
 	head := make([]byte, headLength)
 	if _, err := io.ReadFull(r, head); err != nil {

@@ -17,7 +17,8 @@ import (
 func Write(w io.Writer, im *engine.Image, at time.Time, progress func(done, total uint64)) (
 	*Manifest, error) {
 	// One goroutine: whoever takes snapshots has others to do events.
-	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest),
+		zstd.WithEncoderConcurrency(1),
 		zstd.WithEncoderCRC(false))
 	if err != nil {
 		return nil, err

@@ -172,8 +172,8 @@ func (c *creation) undo() error {
 	if err != nil {
 		return err // what is left is marked
 	}
-	// A directory with a lock, or with nothing, is as good as none. Where a file that is open cannot
-	// be removed it stays.
+	// A directory with a lock, or with nothing, is as good as none. Where a file that is open
+	// cannot be removed it stays.
 	_ = c.remove(LockName)
 	if c.made {
 		_ = c.fs.Remove(c.dir)

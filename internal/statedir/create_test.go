@@ -257,7 +257,8 @@ func TestPanicInCreationLeavesNothing(t *testing.T) {
 func TestCreationTouchesNothingOfOthers(t *testing.T) {
 	root := scratch.Dir(t)
 	for _, name := range []string{".a.new-ANYTHING", ".a.new", "a.new", "creating"} {
-		if err := WriteFile(vfs.OS, filepath.Join(mkdir(t, root, name), "precious"), nil); err != nil {
+		if err := WriteFile(vfs.OS, filepath.Join(mkdir(t, root, name), "precious"),
+			nil); err != nil {
 			t.Fatal(err)
 		}
 	}

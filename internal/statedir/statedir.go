@@ -83,7 +83,8 @@ func (f finding) strange(dir string) error {
 	if f.other == "" {
 		return nil
 	}
-	return errs.Statef(errs.ErrCorrupt, dir, "the directory holds %s but no %s: not a state directory",
+	return errs.Statef(errs.ErrCorrupt, dir,
+		"the directory holds %s but no %s: not a state directory",
 		f.other, GlobalsName)
 }
 
@@ -96,7 +97,8 @@ func look(dir string) (found finding, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if link, err := os.Readlink(dir); err == nil {
-			return found, errs.Statef(fs.ErrNotExist, dir, "it is a link to %s, which does not exist", link)
+			return found, errs.Statef(fs.ErrNotExist, dir,
+				"it is a link to %s, which does not exist", link)
 		}
 		return found, nil
 	case err != nil:

@@ -1,5 +1,5 @@
-// Package upgrade puts a new state in the place of an old one, and back: at any kill one of the two is
-// there, whole.
+// Package upgrade puts a new state in the place of an old one, and back: at any kill one of the two
+// is there, whole.
 //
 //	STATE           the state
 //	STATE.next      the new one, while it is made; or the old one, for an instant
@@ -32,8 +32,8 @@ func Previous(dir string) string { return dir + previousSuffix }
 // Young is where the new module begins, before it is given what the old one held.
 func Young(dir string) string { return Next(dir) + youngSuffix }
 
-// Settle ends what a kill has cut off. isOld tells whether the state in a directory is the one that the
-// state in dir has replaced.
+// Settle ends what a kill has cut off. isOld tells whether the state in a directory is the one that
+// the state in dir has replaced.
 func Settle(dir string, isOld func(next string) (bool, error)) error {
 	if err := removeTrash(dir); err != nil {
 		return err
@@ -63,12 +63,13 @@ func isThere(path string) (bool, error) {
 // HasPrevious tells whether there is an old state to go back to.
 func HasPrevious(dir string) (bool, error) { return isThere(Previous(dir)) }
 
-// Put puts the state in Next in the place of the one in dir, which goes to Previous. Both are whole and
-// durable, and nobody has either open but the caller.
+// Put puts the state in Next in the place of the one in dir, which goes to Previous. Both are whole
+// and durable, and nobody has either open but the caller.
 func Put(dir string) error {
 	if there, err := HasPrevious(dir); err != nil || there {
-		return errors.Join(err, errs.State(dir, "", fmt.Errorf("%s is there already (mmrun upgrade --prune)",
-			Previous(dir))))
+		return errors.Join(err, errs.State(dir, "",
+			fmt.Errorf("%s is there already (mmrun upgrade --prune)",
+				Previous(dir))))
 	}
 	if err := exchange(Next(dir), dir); err != nil {
 		return errs.State(dir, "", err)
@@ -112,8 +113,8 @@ func move(from, to string) error {
 	return vfs.OS.SyncDir(filepath.Dir(to))
 }
 
-// exchangeByNames is for systems that cannot exchange two names at once. A kill between the two steps
-// leaves the new state under its own name: whoever opens the state then is told.
+// exchangeByNames is for systems that cannot exchange two names at once. A kill between the two
+// steps leaves the new state under its own name: whoever opens the state then is told.
 func exchangeByNames(a, b string) error {
 	aside := b + ".aside"
 	if err := move(b, aside); err != nil {

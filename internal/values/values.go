@@ -1,6 +1,6 @@
-// Package values writes values of a guest as text and as JSON, and reads them from text. On wazero's
-// stack a value takes one uint64, of which an i32 or f32 uses the low half and may leave garbage in the
-// high one; a v128 takes two, the low half first.
+// Package values writes values of a guest as text and as JSON, and reads them from text. On
+// wazero's stack a value takes one uint64, of which an i32 or f32 uses the low half and may leave
+// garbage in the high one; a v128 takes two, the low half first.
 package values
 
 import (

@@ -31,7 +31,8 @@ func TestPrintedValuesReadBack(t *testing.T) {
 		text := v.String()
 		got, err := Parse(v.Type, text)
 		if err != nil || got != v {
-			t.Fatalf("%s %#x is written as %s and read as %#x, %v", TypeName(v.Type), v.Lo, text, got.Lo, err)
+			t.Fatalf("%s %#x is written as %s and read as %#x, %v", TypeName(v.Type), v.Lo, text,
+				got.Lo, err)
 		}
 		encoded, err := json.Marshal(v)
 		if err != nil || !json.Valid(encoded) {

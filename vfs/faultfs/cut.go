@@ -78,10 +78,10 @@ func (im *Image) Hash() uint64 {
 	return h.Sum64()
 }
 
-// Cuts builds images that a power cut could leave now: with nothing kept of what is not durable
-// and with all of it; with the new lengths of files and not their new content, and the other way round; for each
-// file, and for each page of a file with few that are not durable, that one alone kept and all but that one; and
-// with as many random choices as asked for. It is for Before.
+// Cuts builds images that a power cut could leave now: with nothing kept of what is not durable and
+// with all of it; with the new lengths of files and not their new content, and the other way round;
+// for each file, and for each page of a file with few that are not durable, that one alone kept and
+// all but that one; and with as many random choices as asked for. It is for Before.
 func (r *Recorder) Cuts(rnd *rand.Rand, random int) []*Image {
 	var files []*node
 	dirs, lengths := false, false
@@ -166,7 +166,8 @@ func (r *Recorder) Cuts(rnd *rand.Rand, random int) []*Image {
 	return images
 }
 
-// CutNothing is the image with nothing kept, CutRandom one with random choices. They are for Before.
+// CutNothing is the image with nothing kept, CutRandom one with random choices. They are for
+// Before.
 func (r *Recorder) CutNothing() *Image {
 	im := &Image{Plan: "nothing kept", Files: make(map[string][]byte)}
 	im.fill("", r.top, (*node).noneOf, (*node).stableEntries)
@@ -187,7 +188,8 @@ func (r *Recorder) CutRandom(rnd *rand.Rand) *Image {
 	return im
 }
 
-func (im *Image) fill(path string, dir *node, file func(*node) []byte, entries func(*node) map[string]*node) {
+func (im *Image) fill(path string, dir *node, file func(*node) []byte,
+	entries func(*node) map[string]*node) {
 	list := entries(dir)
 	for _, name := range slices.Sorted(maps.Keys(list)) {
 		child, at := list[name], filepath.Join(path, name)

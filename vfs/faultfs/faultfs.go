@@ -55,8 +55,8 @@ type Op struct {
 	Handle int64
 	File   int64 // MapShared: the handle of the file
 	Offset int64 // ReadAt, WriteAt, Allocate
-	// Length in bytes: of ReadAt, WriteAt, Allocate, Map and MapShared, or the new one of Truncate. A layer
-	// that lowers it cuts a WriteAt short.
+	// Length in bytes: of ReadAt, WriteAt, Allocate, Map and MapShared, or the new one of Truncate.
+	// A layer that lowers it cuts a WriteAt short.
 	Length int64
 }
 
@@ -107,7 +107,8 @@ func (l *layered) Mkdir(path string, perm fs.FileMode) error {
 }
 
 func (l *layered) Rename(oldPath, newPath string) error {
-	return l.layer(&Op{Kind: Rename, Path: oldPath, NewPath: newPath}, func() error { return l.below.Rename(oldPath, newPath) })
+	return l.layer(&Op{Kind: Rename, Path: oldPath, NewPath: newPath},
+		func() error { return l.below.Rename(oldPath, newPath) })
 }
 
 func (l *layered) Remove(path string) error {
@@ -169,7 +170,8 @@ func (f *layeredFile) Truncate(size int64) error {
 }
 
 func (f *layeredFile) Allocate(offset, length int64) error {
-	return f.do(Op{Kind: Allocate, Offset: offset, Length: length}, func(*Op) error { return f.below.Allocate(offset, length) })
+	return f.do(Op{Kind: Allocate, Offset: offset, Length: length},
+		func(*Op) error { return f.below.Allocate(offset, length) })
 }
 
 func (f *layeredFile) Map(length int64) (mapping []byte, err error) {

@@ -105,7 +105,8 @@ func TestContentIsDurableAfterSyncAndNotBefore(t *testing.T) {
 	for _, im := range r.disks(300) {
 		b := im.Files["f"]
 		for s := 0; s < len(b); s += SectorSize {
-			if sector := b[s : s+SectorSize]; !bytes.Equal(sector, old[:SectorSize]) && !bytes.Equal(sector, now[:SectorSize]) {
+			if sector := b[s : s+SectorSize]; !bytes.Equal(sector, old[:SectorSize]) &&
+				!bytes.Equal(sector, now[:SectorSize]) {
 				t.Fatalf("a sector is neither old nor new: %q", sector)
 			}
 		}
@@ -126,7 +127,8 @@ func TestNameIsDurableAfterSyncDirAndNotBefore(t *testing.T) {
 	r, root := newRecorder(t)
 	fsys := r.FS()
 	create := func(name, content string) {
-		f := must[vfs.File](t)(fsys.OpenFile(filepath.Join(root, name), os.O_RDWR|os.O_CREATE, 0o666))
+		f := must[vfs.File](t)(fsys.OpenFile(filepath.Join(root, name), os.O_RDWR|os.O_CREATE,
+			0o666))
 		must[int](t)(f.WriteAt([]byte(content), 0))
 		ok(t, f.Sync())
 		ok(t, f.Close())
@@ -177,8 +179,8 @@ func TestLengthsBetweenTwoSyncsAreAllPossible(t *testing.T) {
 	}
 }
 
-// Without any random choice: a header that promises a length must meet a file without it, as when one sync has made
-// only one of the two durable.
+// Without any random choice: a header that promises a length must meet a file without it, as when
+// one sync has made only one of the two durable.
 func TestLengthAndContentAreKeptWithoutEachOther(t *testing.T) {
 	r, root := newRecorder(t)
 	f := must[vfs.File](t)(r.FS().OpenFile(filepath.Join(root, "f"), os.O_RDWR|os.O_CREATE, 0o666))
@@ -191,7 +193,8 @@ func TestLengthAndContentAreKeptWithoutEachOther(t *testing.T) {
 	for _, im := range r.disks(0) {
 		seen[string(im.Files["f"])] = true
 	}
-	for _, want := range []string{"old header, and the rest", "new header", "old header", "new header" + strings.Repeat("\x00", 14)} {
+	for _, want := range []string{"old header, and the rest", "new header", "old header",
+		"new header" + strings.Repeat("\x00", 14)} {
 		if !seen[want] {
 			t.Errorf("%q is missing from %v", want, slices.Collect(maps.Keys(seen)))
 		}

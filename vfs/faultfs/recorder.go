@@ -34,17 +34,17 @@ const pageSize = 4096
 //
 // That is weaker than what ext4 or XFS promise, which order changes of names and lengths.
 //
-// Stores through mappings are found by reading the files at each operation and at each [Recorder.Point],
-// so the tree must lie on a file system whose mappings and reads agree.
-// No real sync takes place. Operations happen one at a time.
+// Stores through mappings are found by reading the files at each operation and at each
+// [Recorder.Point], so the tree must lie on a file system whose mappings and reads agree. No real
+// sync takes place. Operations happen one at a time.
 type Recorder struct {
-	// Before, if set, is called before each operation, and by Point with nil. What it may call is [Recorder.Cuts]
-	// and [Recorder.Generation].
+	// Before, if set, is called before each operation, and by Point with nil. What it may call is
+	// [Recorder.Cuts] and [Recorder.Generation].
 	Before func(op *Op)
 	// Skip, if set, makes Sync and SyncDir calls do nothing but return nil.
 	Skip func(op *Op) bool
-	// Coarse, if set, makes the recorder look at a file when it is synced and at a Point only. It then
-	// knows fewer of the versions that a sector has had in between, and costs less.
+	// Coarse, if set, makes the recorder look at a file when it is synced and at a Point only. It
+	// then knows fewer of the versions that a sector has had in between, and costs less.
 	Coarse bool
 	// FailSync, if set, makes Sync and SyncDir calls fail.
 	FailSync func(op *Op) error
@@ -210,7 +210,8 @@ func (r *Recorder) layer(op *Op, do func() error) error {
 	case MapShared:
 		r.open[op.Handle] = r.open[op.File]
 	case WriteAt:
-		if n := r.open[op.Handle]; n != nil && op.Length > 0 { // dirty again, also where nothing changes
+		// dirty again, also where nothing changes
+		if n := r.open[op.Handle]; n != nil && op.Length > 0 {
 			for page := op.Offset / pageSize; page <= (op.Offset+op.Length-1)/pageSize; page++ {
 				delete(n.lost, int(page))
 			}

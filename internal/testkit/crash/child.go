@@ -41,8 +41,8 @@ type Child struct {
 	Views, Checkpoints, Folds, Reopens, Syncs int
 	// PauseAfter is the number of events after which the child waits to be killed; 0 for never.
 	PauseAfter uint64
-	// Long makes it go on, instead of waiting, with an event that does not end: "spin" is a guest's loop of
-	// stores, "host" calls the guest again and again.
+	// Long makes it go on, instead of waiting, with an event that does not end: "spin" is a guest's
+	// loop of stores, "host" calls the guest again and again.
 	Long string
 }
 
@@ -63,7 +63,8 @@ const (
 )
 
 func (p Phase) String() string {
-	names := [...]string{"starting", "opening", "opened", "acked", "checkpoint", "folding", "folded", "closing", "paused", "inside", "looping"}
+	names := [...]string{"starting", "opening", "opened", "acked", "checkpoint", "folding",
+		"folded", "closing", "paused", "inside", "looping"}
 	return names[p]
 }
 
@@ -208,7 +209,8 @@ func (r *running) act(ctx context.Context, rnd *mathrand.Rand, n uint64) error {
 		}
 	}
 	if chosen(r.Views) {
-		_ = View(ctx, r.in, r.workload.Event(rnd.Uint64(), r.in.Stats().MemoryBytes)) // may trap, as any event
+		// may trap, as any event
+		_ = View(ctx, r.in, r.workload.Event(rnd.Uint64(), r.in.Stats().MemoryBytes))
 	}
 	if chosen(r.Syncs) {
 		if err := r.in.Sync(context.Background()); err != nil {
@@ -292,7 +294,8 @@ var errRefused = errors.New("undo this event")
 
 // Do does one event on a state, by Instance.Call if that is possible and wanted.
 func Do(ctx context.Context, in *mmrun.Instance, e Event, byCall bool) (answers uint64, err error) {
-	if byCall && len(e.Steps) == 1 && e.Steps[0].Func != "" && e.Meta == nil && e.End != Refused && e.End != Panics {
+	if byCall && len(e.Steps) == 1 && e.Steps[0].Func != "" && e.Meta == nil && e.End != Refused &&
+		e.End != Panics {
 		return Run(caller{ctx, in}, e)
 	}
 	return group(ctx, in.Update, e)
@@ -305,7 +308,8 @@ func View(ctx context.Context, in *mmrun.Instance, e Event) error {
 }
 
 // group does an event under Update or View.
-func group(ctx context.Context, under func(context.Context, func(*mmrun.Tx) error) error, e Event) (answers uint64, err error) {
+func group(ctx context.Context, under func(context.Context, func(*mmrun.Tx) error) error,
+	e Event) (answers uint64, err error) {
 	defer func() {
 		if e.End != Panics {
 			return

@@ -10,8 +10,8 @@
 //	process.go   starts that process, kills it, and keeps what it had acknowledged
 //
 // An event is a function of a seed, its number and the size of the memory. So the process that is
-// killed and the twin that is not do the same without talking to each other, and what the twin is at
-// event N is what the state must be.
+// killed and the twin that is not do the same without talking to each other, and what the twin is
+// at event N is what the state must be.
 package crash
 
 import (

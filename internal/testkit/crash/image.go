@@ -14,9 +14,10 @@ import (
 
 // Image is the whole state of a guest at a quiescent point.
 type Image struct {
-	Memory  []byte      // the guest's own bytes, valid until it runs again
-	Globals [][2]uint64 // each mutable global, private ones too; low and high half; 0 or 1 for a function
-	Tables  [][]int64   // function indices, -1 for null, of tables that can change
+	Memory []byte // the guest's own bytes, valid until it runs again
+	// each mutable global, private ones too; low and high half; 0 or 1 for a function
+	Globals [][2]uint64
+	Tables  [][]int64 // function indices, -1 for null, of tables that can change
 	Dropped []bool
 }
 
@@ -43,7 +44,8 @@ func Observe(ctx context.Context, mod api.Module, info rewriter.Info) (Image, er
 			if err != nil {
 				return img, err
 			}
-			if ref[0] != 0 { // an address that says nothing; which function it is shows when it is called
+			// an address that says nothing; which function it is shows when it is called
+			if ref[0] != 0 {
 				v[0] = 1
 			}
 		default:
@@ -81,8 +83,8 @@ func Observe(ctx context.Context, mod api.Module, info rewriter.Info) (Image, er
 	return img, nil
 }
 
-// memoryOf is the guest's own bytes. Without a memory wazero's Module.Memory gives something, and that
-// panics.
+// memoryOf is the guest's own bytes. Without a memory wazero's Module.Memory gives something, and
+// that panics.
 func memoryOf(mod api.Module, info rewriter.Info) []byte {
 	if info.Memory == nil {
 		return nil

@@ -30,11 +30,12 @@ type Totals struct {
 	Closing    int
 	Quiet      int // between two events
 	Kept       int // inside an event that turned out to be committed
-	Lost       int // inside an event, or just between two, and the last acknowledged one is the last
-	Torn       int // states refused with ErrTorn
-	Events     int // acknowledged
-	Failed     int // of these, those that were rolled back
-	Commits    int // recovered from the wal
+	// inside an event, or just between two, and the last acknowledged one is the last
+	Lost    int
+	Torn    int // states refused with ErrTorn
+	Events  int // acknowledged
+	Failed  int // of these, those that were rolled back
+	Commits int // recovered from the wal
 }
 
 func (t *Totals) Add(u Totals) {
@@ -80,7 +81,8 @@ func (t Totals) String() string {
 			fmt.Fprintf(&b, ", %d %s", x.n, x.what)
 		}
 	}
-	fmt.Fprintf(&b, "; %d events acknowledged, %d of them rolled back; %d commits recovered from the wal",
+	fmt.Fprintf(&b,
+		"; %d events acknowledged, %d of them rolled back; %d commits recovered from the wal",
 		t.Events, t.Failed, t.Commits)
 	return b.String()
 }
@@ -100,8 +102,8 @@ type Lane struct {
 	pending bool   // the wal holds records
 }
 
-// NewLane makes a lane without a state, which will be in dir; the copies that are looked at are made in
-// scratch. Both belong to the lane alone. c gives what is not about places.
+// NewLane makes a lane without a state, which will be in dir; the copies that are looked at are
+// made in scratch. Both belong to the lane alone. c gives what is not about places.
 func NewLane(ctx context.Context, dir, scratch string, wasm []byte, c Child) (*Lane, error) {
 	c.WasmFile = filepath.Join(scratch, c.Guest+".wasm")
 	c.Dir = filepath.Join(dir, c.Guest+".state")
@@ -212,7 +214,8 @@ func (l *Lane) follow(out Outcome) error {
 			case commits && answers != r.Answers:
 				return fmt.Errorf("event %d, %v: answers differ", r.N, e)
 			case r.Seq != l.twin.Seq:
-				return fmt.Errorf("event %d, %v: acknowledged as commit %d, want %d", r.N, e, r.Seq, l.twin.Seq)
+				return fmt.Errorf("event %d, %v: acknowledged as commit %d, want %d", r.N, e, r.Seq,
+					l.twin.Seq)
 			case r.Failed:
 				l.Totals.Failed++
 			}
@@ -263,7 +266,8 @@ func (l *Lane) check(out Outcome) error {
 	l.Totals.Commits += int(recovered)
 	l.pending = recovered > 0
 	err = Compare(l.ctx, in, l.twin)
-	if err == nil && (last == Inside && l.Child.Mode == mmrun.Continuous || (last == Inside || last == Looping) && kept) {
+	if err == nil && (last == Inside && l.Child.Mode == mmrun.Continuous ||
+		(last == Inside || last == Looping) && kept) {
 		err = errors.New("an event that had not ended counts as ended")
 	}
 	if err = errors.Join(err, in.Close(l.ctx), rt.Close(l.ctx)); err == nil {
@@ -407,7 +411,8 @@ func checkSums(dir string) error {
 		return err
 	}
 	var bad []uint32
-	err = pagefile.Verify(memory, sums, uint64(fi.Size()), func(page uint32) { bad = append(bad, page) })
+	err = pagefile.Verify(memory, sums, uint64(fi.Size()),
+		func(page uint32) { bad = append(bad, page) })
 	if err == nil && len(bad) > 0 {
 		err = fmt.Errorf("pages %d do not have the checksums noted for them", bad)
 	}

@@ -46,9 +46,11 @@ func (p *Planner) Next(l *Lane) Plan {
 		c.Reopens = 10
 		return during(Closing, 1.1)
 	case pick < 80:
-		return Plan{After: Opened, Delay: time.Duration(p.Rand.Float64() * float64(20*time.Millisecond))}
+		return Plan{After: Opened,
+			Delay: time.Duration(p.Rand.Float64() * float64(20*time.Millisecond))}
 	}
-	return Plan{After: Acked, Count: 1 + p.Rand.IntN(p.Events), Delay: time.Duration(p.Rand.IntN(100)) * time.Microsecond}
+	return Plan{After: Acked, Count: 1 + p.Rand.IntN(p.Events),
+		Delay: time.Duration(p.Rand.IntN(100)) * time.Microsecond}
 }
 
 // Learn takes the durations of an outcome into account.

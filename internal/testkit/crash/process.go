@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Plan is when a child is killed: Delay after its report number Count of that phase, or after its start if
-// the phase is 0. If that does not come within Limit, it is killed then.
+// Plan is when a child is killed: Delay after its report number Count of that phase, or after its
+// start if the phase is 0. If that does not come within Limit, it is killed then.
 type Plan struct {
 	After Phase
 	Count int
@@ -22,7 +22,8 @@ type Plan struct {
 // Outcome is what is known of a child that was killed.
 type Outcome struct {
 	Reports []Report
-	Took    map[Phase]time.Duration // how long the phases took that it came out of, each the last time
+	// how long the phases took that it came out of, each the last time
+	Took map[Phase]time.Duration
 }
 
 // Last is the phase in which the child was killed, 0 if it had not said anything.
@@ -36,9 +37,9 @@ func (o Outcome) Last() Phase {
 // hung is how long a child may take for what was planned. It is no part of any test's timing.
 const hung = 2 * time.Minute
 
-// Kill starts c in a process of its own, which must be one of a program that calls RunChild, kills it with
-// SIGKILL as planned, and returns what it had reported until then. An error means that the child ended
-// by itself, or hangs.
+// Kill starts c in a process of its own, which must be one of a program that calls RunChild, kills
+// it with SIGKILL as planned, and returns what it had reported until then. An error means that the
+// child ended by itself, or hangs.
 func (c Child) Kill(p Plan) (Outcome, error) {
 	out := Outcome{Took: map[Phase]time.Duration{}}
 	config, err := json.Marshal(c)

@@ -47,7 +47,8 @@ func (t *Twin) begin(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if t.mod, err = t.rt.InstantiateModule(ctx, t.compiled, ModuleConfig().WithStartFunctions()); err != nil {
+	if t.mod, err = t.rt.InstantiateModule(ctx, t.compiled,
+		ModuleConfig().WithStartFunctions()); err != nil {
 		return err
 	}
 	t.Seq, t.Meta = 1, nil
@@ -119,7 +120,8 @@ func (t *Twin) Image(ctx context.Context) (Image, error) { return Observe(ctx, t
 // CheckOriginal does all committed events on the module as it was before it was rewritten, and
 // compares the memory.
 func (t *Twin) CheckOriginal(ctx context.Context) error {
-	mod, err := t.rt.InstantiateWithConfig(ctx, t.original, ModuleConfig().WithStartFunctions("_initialize"))
+	mod, err := t.rt.InstantiateWithConfig(ctx, t.original,
+		ModuleConfig().WithStartFunctions("_initialize"))
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,8 @@ var workloads = map[string]func(r rng) Event{
 	},
 	"exit": func(r rng) Event {
 		if r.oneIn(3) {
-			return Event{Steps: []Step{{Func: "modify"}, {Func: "exit", Params: []uint64{r.upTo(3)}}}, End: Traps}
+			return Event{Steps: []Step{{Func: "modify"},
+				{Func: "exit", Params: []uint64{r.upTo(3)}}}, End: Traps}
 		}
 		return one("modify")
 	},
@@ -181,7 +182,8 @@ func types(r rng) Event {
 			{Func: "div", Params: []uint64{1, 0}},
 		}}
 	case 7, 8:
-		return dressed(r, one("set_globals", uint64(r.Uint32()), r.Uint64(), uint64(r.Uint32()), r.Uint64()))
+		return dressed(r, one("set_globals", uint64(r.Uint32()), r.Uint64(), uint64(r.Uint32()),
+			r.Uint64()))
 	case 9:
 		return dressed(r, one("modify", r.upTo(40)))
 	}
@@ -249,7 +251,8 @@ type Workload struct {
 
 // Event is event number n on a memory of so many bytes.
 func (w *Workload) Event(n, memoryBytes uint64) Event {
-	e := workloads[w.Guest](rng{mathrand.New(mathrand.NewPCG(w.Seed, n)), memoryBytes, w.OnlyCommits})
+	e := workloads[w.Guest](rng{mathrand.New(mathrand.NewPCG(w.Seed, n)), memoryBytes,
+		w.OnlyCommits})
 	switch {
 	case !w.OnlyCommits || e.End == Commits:
 		return e

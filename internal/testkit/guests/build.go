@@ -18,10 +18,10 @@ var (
 	built   = map[string][]byte{}
 )
 
-// Go returns the Go guest in testdata/NAME, a reactor for WASI preview 1, built by the go command on
-// the PATH. It is kept in the user's cache directory under a hash of its source, of the Go version and of
-// the way it is built, so that it is built once a machine. Several processes may call Go at once. The
-// test is skipped if there is no go command.
+// Go returns the Go guest in testdata/NAME, a reactor for WASI preview 1, built by the go command
+// on the PATH. It is kept in the user's cache directory under a hash of its source, of the Go
+// version and of the way it is built, so that it is built once a machine. Several processes may
+// call Go at once. The test is skipped if there is no go command.
 func Go(tb testing.TB, name string) []byte {
 	tb.Helper()
 	buildMu.Lock()
@@ -30,7 +30,8 @@ func Go(tb testing.TB, name string) []byte {
 		return bytes.Clone(wasm)
 	}
 	if _, err := exec.LookPath("go"); err != nil {
-		tb.Skipf("guest %s is built by the test and needs the go command (https://go.dev/dl): %v", name, err)
+		tb.Skipf("guest %s is built by the test and needs the go command (https://go.dev/dl): %v",
+			name, err)
 	}
 	wasm, err := build(filepath.Join(testdata(tb), name))
 	if err != nil {
@@ -105,11 +106,13 @@ func buildKey(source string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)[:16]), nil
 }
 
-// goCommand runs the go command for wasip1 in dir, untouched by the flags of the test run around it.
+// goCommand runs the go command for wasip1 in dir, untouched by the flags of the test run around
+// it.
 func goCommand(dir string, args ...string) ([]byte, error) {
 	cmd := exec.Command("go", args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=", "GOWORK=off",
+		"CGO_ENABLED=0")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

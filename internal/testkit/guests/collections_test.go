@@ -25,7 +25,8 @@ type collection struct {
 
 // exercise does random operations on the guest and on a map, and returns the map and how often each
 // key that is still there has been put. check is called now and then.
-func (c collection) exercise(t *testing.T, g *guest, ops int, check func(entries map[uint64]uint64)) (map[uint64]uint64, map[uint64]uint64) {
+func (c collection) exercise(t *testing.T, g *guest, ops int,
+	check func(entries map[uint64]uint64)) (map[uint64]uint64, map[uint64]uint64) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(1, 2))
 	entries, puts := map[uint64]uint64{}, map[uint64]uint64{}
@@ -114,8 +115,8 @@ func TestBTreeAgainstMap(t *testing.T) {
 	g.want(0, "check")
 }
 
-// check is an oracle itself: it must see damage. The first keys go to one leaf, whose place in memory
-// is found by its content.
+// check is an oracle itself: it must see damage. The first keys go to one leaf, whose place in
+// memory is found by its content.
 func TestBTreeCheckSeesDamage(t *testing.T) {
 	g := load(t, "btree")
 	const first = 0x1122334455667788
@@ -162,7 +163,8 @@ func TestRustWASI(t *testing.T) {
 	g.want(7, "at", 7)
 	g.call("print_part", 5)
 	printed := stdout.String()
-	if !strings.HasPrefix(printed, "pushed 0, 1 items\npushed 1, 2 items\n") || strings.HasSuffix(printed, "5 ") {
+	if !strings.HasPrefix(printed, "pushed 0, 1 items\npushed 1, 2 items\n") ||
+		strings.HasSuffix(printed, "5 ") {
 		t.Errorf("printed %.60q", printed)
 	}
 	g.call("flush")
@@ -199,7 +201,8 @@ func TestGoMap(t *testing.T) {
 
 	// In a c-shared build Go ends a panic with an abort, not with exit status 2.
 	var exit *sys.ExitError
-	if err := g.wantError("fail", 5); errors.As(err, &exit) || !strings.Contains(err.Error(), "unreachable") {
+	if err := g.wantError("fail", 5); errors.As(err, &exit) ||
+		!strings.Contains(err.Error(), "unreachable") {
 		t.Errorf("a Go panic ended as %v", err)
 	}
 	if !strings.Contains(stderr.String(), "panic: fail was called") {

@@ -20,15 +20,15 @@ func Load(tb testing.TB, name string) []byte {
 	return wasm
 }
 
-// Path returns the absolute path of testdata/NAME.wasm. Copy the file to a directory of the test's own
-// before running the mmrun command on it: the command would put the state beside it.
+// Path returns the absolute path of testdata/NAME.wasm. Copy the file to a directory of the test's
+// own before running the mmrun command on it: the command would put the state beside it.
 func Path(tb testing.TB, name string) string {
 	tb.Helper()
 	return filepath.Join(testdata(tb), filepath.FromSlash(name)+".wasm")
 }
 
-// Names returns the names of all modules in testdata that mmrun can keep, sorted, as Load takes them.
-// Go guests are not among them.
+// Names returns the names of all modules in testdata that mmrun can keep, sorted, as Load takes
+// them. Go guests are not among them.
 func Names(tb testing.TB) []string {
 	tb.Helper()
 	return names(tb, "")
@@ -67,11 +67,13 @@ func testdata(tb testing.TB) string {
 		tb.Fatalf("guests: %v", err)
 	}
 	for d := dir; ; d = filepath.Dir(d) {
-		if isFile(filepath.Join(d, "go.mod")) && isFile(filepath.Join(d, "internal", "testkit", "guests", "guests.go")) {
+		if isFile(filepath.Join(d, "go.mod")) && isFile(filepath.Join(d, "internal", "testkit",
+			"guests", "guests.go")) {
 			return filepath.Join(d, "testdata")
 		}
 		if d == filepath.Dir(d) {
-			tb.Fatalf("guests: no testdata above %s: the test must run inside a checkout of the module", dir)
+			tb.Fatalf("guests: no testdata above %s: the test must run inside a checkout of the "+
+				"module", dir)
 		}
 	}
 }

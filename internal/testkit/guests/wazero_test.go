@@ -45,7 +45,10 @@ func newRuntime(t *testing.T) wazero.Runtime {
 	}).Export("mutate").
 		NewFunctionBuilder().WithFunc(func() { panic(errHost) }).Export("fail").
 		NewFunctionBuilder().WithFunc(func(x uint32) uint32 { return x + 100 }).Export("op").
-		NewFunctionBuilder().WithGoFunction(api.GoFunc(func(_ context.Context, stack []uint64) { stack[0] = 1 }),
+		NewFunctionBuilder().WithGoFunction(api.GoFunc(func(_ context.Context,
+		stack []uint64) {
+		stack[0] = 1
+	}),
 		nil, []api.ValueType{api.ValueTypeExternref}).Export("ref").
 		Instantiate(ctx)
 	if err != nil {
@@ -293,9 +296,11 @@ func TestTypes(t *testing.T) {
 	g.want(i32(-1), "grow", 1)
 }
 
-// The loops have no end of their own: only a runtime that has been told to look at the context stops them.
+// The loops have no end of their own: only a runtime that has been told to look at the context
+// stops them.
 func TestTypesSpin(t *testing.T) {
-	rt := wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfig().WithCloseOnContextDone(true))
+	rt := wazero.NewRuntimeWithConfig(context.Background(),
+		wazero.NewRuntimeConfig().WithCloseOnContextDone(true))
 	defer rt.Close(context.Background())
 	for _, name := range []string{"spin", "spin_storing"} {
 		mod, err := rt.Instantiate(context.Background(), guests.Load(t, "types"))
@@ -306,7 +311,8 @@ func TestTypesSpin(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 		defer cancel()
 		var exit *sys.ExitError
-		if _, err := mod.ExportedFunction(name).Call(ctx); !errors.As(err, &exit) || exit.ExitCode() != sys.ExitCodeDeadlineExceeded {
+		if _, err := mod.ExportedFunction(name).Call(ctx); !errors.As(err, &exit) ||
+			exit.ExitCode() != sys.ExitCodeDeadlineExceeded {
 			t.Errorf("%s: %v", name, err)
 		}
 		if n, _ := memory.ReadUint64Le(0); (n > 0) != (name == "spin_storing") {

@@ -1,6 +1,6 @@
-// Package oracle keeps and resumes rewritten modules without package mmrun: it copies the state out of one wazero
-// instance and into another. It is the second opinion of the tests, and it can leave out a part of the state, which
-// shows whether a test would notice.
+// Package oracle keeps and resumes rewritten modules without package mmrun: it copies the state out
+// of one wazero instance and into another. It is the second opinion of the tests, and it can leave
+// out a part of the state, which shows whether a test would notice.
 package oracle
 
 import (
@@ -147,7 +147,8 @@ const (
 )
 
 // Resume makes a fresh instance with the state s.
-func (m *Module) Resume(ctx context.Context, config wazero.ModuleConfig, s *State, omit Omission) (api.Module, error) {
+func (m *Module) Resume(ctx context.Context, config wazero.ModuleConfig, s *State,
+	omit Omission) (api.Module, error) {
 	mod, err := m.runtime.InstantiateModule(ctx, m.compiled, config.WithStartFunctions())
 	if err != nil {
 		return nil, err
@@ -250,8 +251,9 @@ func (c *caller) indexOf(ref uint64) int32 {
 	return i
 }
 
-// target is what a reference of wazero's compiler points to: machine code and the instance it belongs to. References
-// themselves cannot be compared, since each evaluation of ref.func makes another one.
+// target is what a reference of wazero's compiler points to: machine code and the instance it
+// belongs to. References themselves cannot be compared, since each evaluation of ref.func makes
+// another one.
 func target(ref uint64) [2]uintptr {
 	if ref == 0 {
 		return [2]uintptr{}

@@ -1,5 +1,5 @@
-// Package scratch gives tests directories in memory: thousands of states are opened there, and what a
-// disk does is not the question.
+// Package scratch gives tests directories in memory: thousands of states are opened there, and what
+// a disk does is not the question.
 package scratch
 
 import (
@@ -14,8 +14,9 @@ import (
 
 const place, prefix = "/dev/shm", "mmrun-test-"
 
-// Dir is a new directory in memory where there is such a thing, and on the disk elsewhere. It is removed
-// with the test, or, if the test's process is killed, by the next one that asks for a directory.
+// Dir is a new directory in memory where there is such a thing, and on the disk elsewhere. It is
+// removed with the test, or, if the test's process is killed, by the next one that asks for a
+// directory.
 func Dir(t testing.TB) string {
 	t.Helper()
 	leftOver, _ := filepath.Glob(filepath.Join(place, prefix+"*"))

@@ -13,8 +13,8 @@ import (
 	"github.com/mmrun/mmrun/internal/testkit/spectest"
 )
 
-// resumed runs rewritten modules on plain wazero and moves their state by hand into a fresh instance before each
-// command, with a part of it left out.
+// resumed runs rewritten modules on plain wazero and moves their state by hand into a fresh
+// instance before each command, with a part of it left out.
 type resumed struct {
 	plain
 	omit oracle.Omission
@@ -79,15 +79,16 @@ func (s *moved) move() error {
 	return err
 }
 
-// What the scripts are worth as an oracle of resuming: with any part of it left out, assertions fail, and with
-// nothing left out none does.
+// What the scripts are worth as an oracle of resuming: with any part of it left out, assertions
+// fail, and with nothing left out none does.
 func TestSpecNoticesWhatIsLeftOut(t *testing.T) {
 	ablations := []struct {
 		name    string
 		omit    oracle.Omission
 		scripts []string // of suite v2
 	}{
-		{"nothing is left out", oracle.Nothing, []string{"global", "table_copy", "bulk", "float_exprs", "start"}},
+		{"nothing is left out", oracle.Nothing, []string{"global", "table_copy", "bulk",
+			"float_exprs", "start"}},
 		{"globals are not restored", oracle.Globals, []string{"global"}},
 		{"tables are not restored", oracle.Tables, []string{"table_copy"}},
 		{"segments are there again", oracle.Segments, []string{"bulk"}},
@@ -99,7 +100,8 @@ func TestSpecNoticesWhatIsLeftOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	suite := spectest.Suites[slices.IndexFunc(spectest.Suites, func(s spectest.Suite) bool { return s.Name == "v2" })]
+	suite := spectest.Suites[slices.IndexFunc(spectest.Suites,
+		func(s spectest.Suite) bool { return s.Name == "v2" })]
 	scripts, err := suite.Load(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +113,8 @@ func TestSpecNoticesWhatIsLeftOut(t *testing.T) {
 				if !slices.Contains(a.scripts, script.Name) {
 					continue
 				}
-				machine := resumed{plain{newRuntime(t, suite.Features|api.CoreFeaturesV2, host)}, a.omit}
+				machine := resumed{plain{newRuntime(t, suite.Features|api.CoreFeaturesV2, host)},
+					a.omit}
 				r := &runner{script: script, machine: machine, tally: &tally{}}
 				r.errorf = func(format string, args ...any) {
 					if failures++; failures == 1 {
@@ -119,7 +122,8 @@ func TestSpecNoticesWhatIsLeftOut(t *testing.T) {
 					}
 				}
 				r.run()
-				t.Logf("%s: %d assertions, %d failures", script.Name, r.tally.assertions, r.failures)
+				t.Logf("%s: %d assertions, %d failures", script.Name, r.tally.assertions,
+					r.failures)
 			}
 			if a.omit == oracle.Nothing && failures > 0 {
 				t.Errorf("%d failures although nothing was left out", failures)

@@ -36,8 +36,8 @@ func (p plain) live(wasm []byte, registerAs, because string) (*instance, error) 
 	return &instance{mod: mod, because: because}, nil
 }
 
-// fallback is live for a machine that cannot run the module its own way. An error tells what it is an
-// exception to, so that the assertions which expect one are not counted as the machine's own.
+// fallback is live for a machine that cannot run the module its own way. An error tells what it is
+// an exception to, so that the assertions which expect one are not counted as the machine's own.
 func (p plain) fallback(wasm []byte, registerAs, because string) (subject, error) {
 	in, err := p.live(wasm, registerAs, because)
 	if err != nil {
@@ -174,7 +174,8 @@ type state struct {
 // event opens the state, does one thing and closes it.
 func (s *state) event(do func(in *mmrun.Instance) error) (err error) {
 	in, err := mmrun.Open(ctx, s.machine.rt, s.dir, s.wasm,
-		mmrun.WithMode(s.machine.mode), mmrun.WithTracker(s.machine.how), mmrun.WithWALSize(mmrun.MinWALSize))
+		mmrun.WithMode(s.machine.mode), mmrun.WithTracker(s.machine.how),
+		mmrun.WithWALSize(mmrun.MinWALSize))
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,8 @@ type subject interface {
 const (
 	textFormat   = "a module in the text format, which wazero does not read"
 	newerVersion = "invalid in WebAssembly 1.0, valid in 2.0, which a rewritten module needs"
-	laterMeaning = "means something else in WebAssembly 2.0: an instantiation that fails keeps the segments written before"
+	laterMeaning = "means something else in WebAssembly 2.0: an instantiation that fails keeps " +
+		"the segments written before"
 )
 
 // exceptions are the assertions that do not hold after the rewrite.
@@ -94,9 +95,10 @@ type runner struct {
 	script  *spectest.Script
 	machine machine
 	errorf  func(format string, args ...any) // what to do with a failure
-	wider   *plain                           // modules as they are with more features than the suite is for; nil if there are none more
-	tally   *tally
-	max     int // failures to report; 0 means all
+	// modules as they are with more features than the suite is for; nil if there are none more
+	wider *plain
+	tally *tally
+	max   int // failures to report; 0 means all
 
 	failures int
 	current  subject
@@ -135,7 +137,8 @@ func (r *runner) run() {
 	}
 }
 
-// command runs one command. The exception says why an assertion was not checked the machine's own way.
+// command runs one command. The exception says why an assertion was not checked the machine's own
+// way.
 func (r *runner) command(c *spectest.Command, registerAs string) (exception string, err error) {
 	switch c.Type {
 	case "module":
@@ -179,8 +182,8 @@ func (r *runner) refusal(c *spectest.Command) (exception string, err error) {
 	}
 	s, err := r.machine.load(wasm, "")
 	if c.Type == "assert_uninstantiable" && c.Text == "out of bounds table access" {
-		// wazero lets such a module live, with the segments before the one that does not fit. Rewritten it
-		// fails, as it must.
+		// wazero lets such a module live, with the segments before the one that does not fit.
+		// Rewritten it fails, as it must.
 		if err == nil {
 			exception = s.exception()
 		}
@@ -198,8 +201,8 @@ func (r *runner) refusal(c *spectest.Command) (exception string, err error) {
 	}
 	var on *onPlainWazero
 	if errors.As(err, &on) && (c.Type == "assert_unlinkable" || c.Type == "assert_uninstantiable") {
-		// Refused, but for another reason than the one meant. Of a module that is not even valid any
-		// refusal will do.
+		// Refused, but for another reason than the one meant. Of a module that is not even valid
+		// any refusal will do.
 		exception = on.because
 	}
 	return exception, nil
@@ -284,7 +287,8 @@ func trap(c *spectest.Command) string {
 		return "invalid table access"
 	case "null", "null reference", "null function reference", "null function":
 		return "null reference"
-	case "expected shared memory", "out of bounds memory access", "integer overflow", "invalid conversion to integer",
+	case "expected shared memory", "out of bounds memory access", "integer overflow",
+		"invalid conversion to integer",
 		"integer divide by zero", "unaligned atomic", "unreachable", "uncaught exception":
 		return c.Text
 	}

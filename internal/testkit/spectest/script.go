@@ -1,6 +1,7 @@
-// Package spectest reads the official WebAssembly test suite in the form in which wazero's module carries it: lists of
-// commands in JSON, and the modules they name. What wazero makes of them is not used; the tests of this package run
-// the commands themselves, on modules as they are, rewritten, and resumed between every two commands.
+// Package spectest reads the official WebAssembly test suite in the form in which wazero's module
+// carries it: lists of commands in JSON, and the modules they name. What wazero makes of them is
+// not used; the tests of this package run the commands themselves, on modules as they are,
+// rewritten, and resumed between every two commands.
 package spectest
 
 import (
@@ -29,8 +30,9 @@ var Suites = []Suite{
 	{"exception-handling", api.CoreFeaturesV2 | experimental.CoreFeaturesExceptionHandling |
 		experimental.CoreFeaturesTailCall | experimental.CoreFeaturesTypedFunctionReferences},
 	{"threads", api.CoreFeaturesV2 | experimental.CoreFeaturesThreads},
-	{"typed-function-references", api.CoreFeaturesV2 | experimental.CoreFeaturesTypedFunctionReferences |
-		experimental.CoreFeaturesTailCall},
+	{"typed-function-references",
+		api.CoreFeaturesV2 | experimental.CoreFeaturesTypedFunctionReferences |
+			experimental.CoreFeaturesTailCall},
 }
 
 // Script is one file of commands, to be run in order in one runtime.
@@ -44,9 +46,10 @@ type Script struct {
 
 // Command is one step of a script. Type says which of the other fields mean something.
 type Command struct {
-	Type       string  `json:"type"`
-	Line       int     `json:"line"`
-	Name       string  `json:"name"`        // module, register: the script's name for the module, often empty
+	Type string `json:"type"`
+	Line int    `json:"line"`
+	// module, register: the script's name for the module, often empty
+	Name       string  `json:"name"`
 	Filename   string  `json:"filename"`    // module and the assertions about modules
 	As         string  `json:"as"`          // register: the name that imports use
 	Action     Action  `json:"action"`      // action and the assertions about calls
@@ -97,7 +100,8 @@ func (s Suite) Load(wazero string) ([]*Script, error) {
 		if err != nil {
 			return nil, err
 		}
-		script := &Script{Suite: s, Name: strings.TrimSuffix(filepath.Base(file), ".json"), dir: dir}
+		script := &Script{Suite: s, Name: strings.TrimSuffix(filepath.Base(file), ".json"),
+			dir: dir}
 		if err := json.Unmarshal(b, script); err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}

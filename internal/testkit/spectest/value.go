@@ -9,9 +9,10 @@ import (
 
 // Value is an argument or an expected result.
 type Value struct {
-	Type  string          `json:"type"`      // i32, f64, v128, funcref, ...
-	Lane  string          `json:"lane_type"` // v128: i8 to f64
-	Value json.RawMessage `json:"value"`     // a string, or one for each lane, or nothing: any reference will do
+	Type string `json:"type"`      // i32, f64, v128, funcref, ...
+	Lane string `json:"lane_type"` // v128: i8 to f64
+	// a string, or one for each lane, or nothing: any reference will do
+	Value json.RawMessage `json:"value"`
 }
 
 // Slots is the number of elements that the value takes in a call's stack.
@@ -84,8 +85,8 @@ func (v *Value) Matches(got []uint64) (bool, error) {
 	return got[0] == want, err
 }
 
-// scalar reads a number or a reference. References from the host are counted from 0 in the scripts; wazero takes 0
-// for null, so they are counted from 1 here.
+// scalar reads a number or a reference. References from the host are counted from 0 in the scripts;
+// wazero takes 0 for null, so they are counted from 1 here.
 func (v *Value) scalar(s string) (uint64, error) {
 	switch v.Type {
 	case "i32", "f32":
@@ -134,8 +135,8 @@ func number(s string, width int) (uint64, error) {
 
 func mask(width int) uint64 { return ^uint64(0) >> (64 - width) }
 
-// matches compares a number. Of a NaN the scripts give the bits, or its class: canonical (payload 1000...), or
-// arithmetic (any with the payload's first bit set).
+// matches compares a number. Of a NaN the scripts give the bits, or its class: canonical (payload
+// 1000...), or arithmetic (any with the payload's first bit set).
 func matches(want string, got uint64, width int) (bool, error) {
 	got &= mask(width)
 	canonical := uint64(0x7fc0_0000)

@@ -272,7 +272,8 @@ func (a *analysis) step(in *wasm.Instr) error {
 	default:
 		pops, pushes, ok := in.Op.Stack()
 		if !ok {
-			return wasm.Unsupported(a.body.Offset+in.Start, "%s, which the write barrier does not know",
+			return wasm.Unsupported(a.body.Offset+in.Start,
+				"%s, which the write barrier does not know",
 				in.Op)
 		}
 		a.popN(len(pops))

@@ -3,12 +3,12 @@
 // # What is added
 //
 // A table of references to functions has an entry for each page of 4 KiB that is not null once the
-// page is marked; a second one an entry for each 64 pages. Two globals, the windows, hold the address
-// of the last page that was found marked: one for addresses that come from a global, as a stack
-// pointer does, one for the others. Before a store the code compares its address with the window; if
-// it is not in that page it looks into the table; and if the page is not marked it calls a function
-// that marks it. The first pages that are marked are also noted in globals, so that a host that has
-// few of them to read finds them there; of more it asks by next.
+// page is marked; a second one an entry for each 64 pages. Two globals, the windows, hold the
+// address of the last page that was found marked: one for addresses that come from a global, as a
+// stack pointer does, one for the others. Before a store the code compares its address with the
+// window; if it is not in that page it looks into the table; and if the page is not marked it calls
+// a function that marks it. The first pages that are marked are also noted in globals, so that a
+// host that has few of them to read finds them there; of more it asks by next.
 //
 //	export           what it does
 //	barrier:count    how many pages have been marked since forget: up to the number of the globals
@@ -23,8 +23,8 @@
 //	barrier:foreign  to be set by the host if the functions called WASI's may be others: then they
 //	                 may have written anything, too
 //
-// Pages behind the end of the memory can be marked, too: by stores that have trapped, and by checks of
-// what was not stored in the end. The memory may grow to them.
+// Pages behind the end of the memory can be marked, too: by stores that have trapped, and by checks
+// of what was not stored in the end. The memory may grow to them.
 //
 // # Why no store is missed
 //
@@ -34,18 +34,19 @@
 //
 // A store is left without a check of its own only if each path to it has made one that covers it.
 // Addresses are compared as an origin plus a constant modulo 2^32. An origin is a value that is not
-// computed further: a parameter, the result of a load or a call, what two paths give at once, what a
-// loop may change. Where paths meet, a local has the origin that all of them give it, or a new one;
-// the checks are those that all of them have made. At the begin of a loop each local that the loop
-// assigns anywhere gets a new origin. So two addresses of one origin differ by that constant each time
-// that the code comes there. An address that overflows 32 bits traps before it writes; the check has
-// marked another page then, for nothing.
+// computed further: a parameter, the result of a load or a call, what two paths give at once, what
+// a loop may change. Where paths meet, a local has the origin that all of them give it, or a new
+// one; the checks are those that all of them have made. At the begin of a loop each local that the
+// loop assigns anywhere gets a new origin. So two addresses of one origin differ by that constant
+// each time that the code comes there. An address that overflows 32 bits traps before it writes;
+// the check has marked another page then, for nothing.
 //
-// A check whose address does not change in a loop is made before the loop. It may mark a page that the
-// loop does not write in the end, which costs a comparison.
+// A check whose address does not change in a loop is made before the loop. It may mark a page that
+// the loop does not write in the end, which costs a comparison.
 //
 // A check is made before the store, with the operands on the stack. It changes no value of the
-// module's own and cannot trap: the store traps as without it, at the same place with nothing written.
+// module's own and cannot trap: the store traps as without it, at the same place with nothing
+// written.
 //
 // A pass that lets the host see the module between two stores, such as one that suspends it, has to
 // make those places boundaries here.
@@ -99,9 +100,9 @@ type pass struct {
 
 var i32 = wasm.Type{Kind: wasm.I32}
 
-// Apply adds the barrier to all functions that the module has; prefix begins the names of the exports.
-// A module without a memory is left as it is. hidden says that functions of the host can be called
-// without the barrier seeing it, by reference.
+// Apply adds the barrier to all functions that the module has; prefix begins the names of the
+// exports. A module without a memory is left as it is. hidden says that functions of the host can
+// be called without the barrier seeing it, by reference.
 func Apply(m *wasm.Module, prefix string) (hidden bool, err error) {
 	if m.Memory == nil {
 		return false, nil
@@ -211,7 +212,8 @@ func (e *emitter) block(op wasm.Op) *emitter { e.c = e.c.Block(op, wasm.NoValue)
 func (p *pass) addTouch() {
 	const page = 0
 	self := uint32(len(p.m.Funcs)) // what is not null
-	ref := p.m.AddGlobal(wasm.Type{Kind: wasm.FuncRef}, false, wasm.Code(nil).Op(wasm.OpRefFunc, self))
+	ref := p.m.AddGlobal(wasm.Type{Kind: wasm.FuncRef}, false,
+		wasm.Code(nil).Op(wasm.OpRefFunc, self))
 	e := &emitter{}
 	grow := func(table uint32, index func() *emitter) {
 		// To the length of the memory, at least; the growth is undone by nothing.
@@ -254,26 +256,32 @@ func (p *pass) addMark() {
 		get(address).op(wasm.OpI32Xor).i32(pageSize - 1).op(wasm.OpI32GtU).
 		block(wasm.OpIf).get(last).i32(pageShift).op(wasm.OpI32ShrU).call(p.touch).end()
 	e.get(address).i32(-pageSize).op(wasm.OpI32And)
-	p.mark = p.m.AddFunc(wasm.Types(wasm.I32, wasm.I32), wasm.Types(wasm.I32), wasm.Types(wasm.I32), e.c)
+	p.mark = p.m.AddFunc(wasm.Types(wasm.I32, wasm.I32), wasm.Types(wasm.I32), wasm.Types(wasm.I32),
+		e.c)
 }
 
-// addRange adds range(address, length): marks what a bulk instruction or the host is about to write, up
-// to the end of the memory. An instruction that would write beyond it writes nothing; a host may write
-// what there is.
+// addRange adds range(address, length): marks what a bulk instruction or the host is about to
+// write, up to the end of the memory. An instruction that would write beyond it writes nothing; a
+// host may write what there is.
 func (p *pass) addRange() {
 	const address, length, page, last = 0, 1, 2, 3
-	memoryPages := func(e *emitter) *emitter { return e.op(wasm.OpMemorySize, 0).i32(4).op(wasm.OpI32Shl) }
+	memoryPages := func(e *emitter) *emitter {
+		return e.op(wasm.OpMemorySize,
+			0).i32(4).op(wasm.OpI32Shl)
+	}
 	e := &emitter{}
 	e.get(length).op(wasm.OpI32Eqz).block(wasm.OpIf).op(wasm.OpReturn).end()
 	e.get(address).i32(pageShift).op(wasm.OpI32ShrU).set(page).
 		get(address).get(length).op(wasm.OpI32Add).i32(1).op(wasm.OpI32Sub).
 		i32(pageShift).op(wasm.OpI32ShrU).set(last)
-	memoryPages(e.get(last)).op(wasm.OpI32GeU).get(last).get(page).op(wasm.OpI32LtU).op(wasm.OpI32Or).
+	memoryPages(e.get(last)).op(wasm.OpI32GeU).get(last).get(page).op(wasm.OpI32LtU).
+		op(wasm.OpI32Or).
 		block(wasm.OpIf)
 	memoryPages(e).i32(1).op(wasm.OpI32Sub).set(last).end()
 	memoryPages(e.get(page)).op(wasm.OpI32GeU).block(wasm.OpIf).op(wasm.OpReturn).end()
 	e.block(wasm.OpLoop).get(page).call(p.touch).
-		get(page).i32(1).op(wasm.OpI32Add).tee(page).get(last).op(wasm.OpI32LeU).op(wasm.OpBrIf, 0).end()
+		get(page).i32(1).op(wasm.OpI32Add).tee(page).get(last).op(wasm.OpI32LeU).op(wasm.OpBrIf,
+		0).end()
 	p.range_ = p.m.AddFunc(wasm.Types(wasm.I32, wasm.I32), nil, wasm.Types(wasm.I32, wasm.I32), e.c)
 }
 
@@ -313,7 +321,8 @@ func (p *pass) addNext() uint32 {
 	e := &emitter{}
 	e.block(wasm.OpLoop).
 		get(from).size(p.pages).op(wasm.OpI32GeU).block(wasm.OpIf).i32(-1).op(wasm.OpReturn).end().
-		get(from).i32(groupShift).op(wasm.OpI32ShrU).op(wasm.OpTableGet, p.groups).op(wasm.OpRefIsNull).
+		get(from).i32(groupShift).op(wasm.OpI32ShrU).op(wasm.OpTableGet,
+		p.groups).op(wasm.OpRefIsNull).
 		block(wasm.OpIf).
 		get(from).i32(groupShift).op(wasm.OpI32ShrU).i32(1).op(wasm.OpI32Add).
 		i32(groupShift).op(wasm.OpI32Shl).set(from).op(wasm.OpBr, 1).end().

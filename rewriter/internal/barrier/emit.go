@@ -23,8 +23,8 @@ const (
 	calls
 )
 
-// emit writes the checks that an analysis has found into the function, and a note before each call of
-// the host.
+// emit writes the checks that an analysis has found into the function, and a note before each call
+// of the host.
 func (p *pass) emit(a *analysis, hostCalls []hostCall) {
 	w := &writer{pass: p, body: a.body, temps: make(map[int]uint32)}
 	for _, g := range a.all {
@@ -49,17 +49,21 @@ func (p *pass) emit(a *analysis, hostCalls []hostCall) {
 // writer collects what is inserted into one function.
 type writer struct {
 	*pass
-	body    *wasm.Body
-	all     []insertion
-	temps   map[int]uint32 // locals that hold an address, by the end of what has made it
-	page    uint32         // a local for the index of a page, once there is one
-	paged   bool
-	outer   uint32 // a local for the call of the host that this code was called in, once there is one
+	body  *wasm.Body
+	all   []insertion
+	temps map[int]uint32 // locals that hold an address, by the end of what has made it
+	page  uint32         // a local for the index of a page, once there is one
+	paged bool
+	// a local for the call of the host that this code was called in, once there is one
+	outer   uint32
 	outered bool
 	spills  map[wasm.Type][]uint32
 }
 
-func (w *writer) insert(at, rank int, c wasm.Code) { w.all = append(w.all, insertion{at, rank, c, 0}) }
+func (w *writer) insert(at, rank int, c wasm.Code) {
+	w.all = append(w.all,
+		insertion{at, rank, c, 0})
+}
 
 // hostCall has what a host function writes marked, or notes that it was called.
 func (w *writer) hostCall(c hostCall) {

@@ -2,9 +2,9 @@ package barrier
 
 import "github.com/mmrun/mmrun/rewriter/internal/wasm"
 
-// origin names a value that cannot be told by computing: a parameter, the result of a load or a call,
-// what two paths give at once. Origins are numbered in the order in which the code makes them. Number
-// 0 is the constant 0.
+// origin names a value that cannot be told by computing: a parameter, the result of a load or a
+// call, what two paths give at once. Origins are numbered in the order in which the code makes
+// them. Number 0 is the constant 0.
 type origin uint32
 
 // value is what is known of an i32 on the stack, in a local or in a global: an origin plus a
@@ -19,8 +19,8 @@ func (v value) add(n uint32) value { return value{v.origin, v.plus + n} }
 // entry is one entry of the operand stack.
 type entry struct {
 	value
-	// end is where the instruction ends that has left the entry on top of the stack, -1 if it was not
-	// on top then.
+	// end is where the instruction ends that has left the entry on top of the stack, -1 if it was
+	// not on top then.
 	end int
 }
 

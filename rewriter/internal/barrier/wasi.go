@@ -2,7 +2,8 @@ package barrier
 
 import "github.com/mmrun/mmrun/rewriter/internal/wasm"
 
-// output is what a host function may write: a parameter that is an address, and how many bytes there.
+// output is what a host function may write: a parameter that is an address, and how many bytes
+// there.
 type output struct {
 	address uint32
 	size    int32  // bytes, or bytes of each
@@ -14,7 +15,10 @@ type output struct {
 func bytes(address uint32, size int32) output { return output{address: address, size: size} }
 
 // buffer is one whose length is a parameter.
-func buffer(address, length uint32) output { return output{address: address, size: 1, count: length} }
+func buffer(address, length uint32) output {
+	return output{address: address, size: 1,
+		count: length}
+}
 
 // vectors is a list of buffers.
 func vectors(address, count uint32) output {
@@ -22,8 +26,8 @@ func vectors(address, count uint32) output {
 }
 
 // wasi says what the functions of wasi_snapshot_preview1 write, by the numbers of their parameters.
-// Those that are not here, args_get and environ_get, write as much as the host has. A test runs each
-// function and compares (TestWhatWASIWrites).
+// Those that are not here, args_get and environ_get, write as much as the host has. A test runs
+// each function and compares (TestWhatWASIWrites).
 var wasi = map[string][]output{
 	"args_sizes_get":          {bytes(0, 4), bytes(1, 4)},
 	"environ_sizes_get":       {bytes(0, 4), bytes(1, 4)},
@@ -121,8 +125,8 @@ func (p *pass) wrapped(function uint32, outputs []output) uint32 {
 // most is how many vectors or results of a fixed size are marked one by one. No overflow is near.
 const most = 1 << 20
 
-// hostUnknown notes a call of a host function that may write anything. A wrapped one does not say what
-// it writes by other means, so that stays unknown.
+// hostUnknown notes a call of a host function that may write anything. A wrapped one does not say
+// what it writes by other means, so that stays unknown.
 func (p *pass) hostUnknown(e *emitter) { e.gget(p.host).i32(1).op(wasm.OpI32Add).gset(p.host) }
 
 func (p *pass) markOutput(e *emitter, o output, i uint32) {
@@ -131,7 +135,8 @@ func (p *pass) markOutput(e *emitter, o output, i uint32) {
 		// Two blocks: out of the inner one if it cannot be told what the host would write.
 		e.block(wasm.OpBlock).block(wasm.OpBlock)
 		e.get(o.count).i32(most).op(wasm.OpI32GtU).op(wasm.OpBrIf, 0)
-		e.get(o.address).i32(3).op(wasm.OpI32ShrU).get(o.count).op(wasm.OpI32Add).i32(1).op(wasm.OpI32Add).
+		e.get(o.address).i32(3).op(wasm.OpI32ShrU).get(o.count).op(wasm.OpI32Add).i32(1).
+			op(wasm.OpI32Add).
 			op(wasm.OpMemorySize, 0).i32(13).op(wasm.OpI32Shl).op(wasm.OpI32GtU).op(wasm.OpBrIf, 0)
 		e.i32(0).set(i)
 		e.block(wasm.OpLoop)
@@ -139,13 +144,15 @@ func (p *pass) markOutput(e *emitter, o output, i uint32) {
 		at := func() *emitter {
 			return e.get(o.address).get(i).i32(3).op(wasm.OpI32Shl).op(wasm.OpI32Add)
 		}
-		// The host reads the list as it goes: what it writes there would change where it writes next.
+		// The host reads the list as it goes: what it writes there would change where it writes
+		// next.
 		buffer := func() *emitter { return at().op(wasm.OpI32Load, 0, 0) }
 		length := func() *emitter { return at().op(wasm.OpI32Load, 0, 4) }
 		e.get(o.address)
 		buffer().op(wasm.OpI32Sub)
 		length().op(wasm.OpI32LtU)
-		buffer().get(o.address).op(wasm.OpI32Sub).get(o.count).i32(3).op(wasm.OpI32Shl).op(wasm.OpI32LtU)
+		buffer().get(o.address).op(wasm.OpI32Sub).get(o.count).i32(3).op(wasm.OpI32Shl).
+			op(wasm.OpI32LtU)
 		e.op(wasm.OpI32Or).op(wasm.OpBrIf, 1)
 		buffer()
 		length().call(p.range_)

@@ -58,7 +58,8 @@ func isBlock(op wasm.Op) bool {
 // ends tells whether nothing behind the instruction is reached from it.
 func ends(op wasm.Op) bool {
 	switch op {
-	case wasm.OpUnreachable, wasm.OpBr, wasm.OpReturn, wasm.OpBrTable, wasm.OpThrow, wasm.OpThrowRef,
+	case wasm.OpUnreachable, wasm.OpBr, wasm.OpReturn, wasm.OpBrTable, wasm.OpThrow,
+		wasm.OpThrowRef,
 		wasm.OpReturnCall, wasm.OpReturnCallIn, wasm.OpReturnCallRf:
 		return true
 	}
@@ -166,7 +167,8 @@ type liveFrame struct {
 	throw bitset // wherever an exception may lead, nil outside of a try_table
 }
 
-// liveness finds which locals are alive behind each site: backwards, until loops do not change any more.
+// liveness finds which locals are alive behind each site: backwards, until loops do not change any
+// more.
 func (f *function) liveness() {
 	words := (len(f.locals) + 63) / 64
 	loops := make(map[int]bitset)

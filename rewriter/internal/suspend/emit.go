@@ -6,13 +6,14 @@ import (
 	"github.com/mmrun/mmrun/rewriter/internal/wasm"
 )
 
-// The slow version of a function is the fast one with places where it can be entered. wasm has no jump
-// into the middle of blocks; so the function is cut into regions, one for its body and one for each loop
-// and try_table that has sites in it. At the begin of a region all places in it that can be gone to are
-// labels: each site, each region inside, and the ends of the blocks and ifs on the way, whose begins are
-// moved to the begin of the region. That is allowed because operands below such a block wait in
-// temporary locals, and because no code before it can name its label. A region begins with a table that
-// goes to the site that the frame names, or to the region that the site is in.
+// The slow version of a function is the fast one with places where it can be entered. wasm has no
+// jump into the middle of blocks; so the function is cut into regions, one for its body and one for
+// each loop and try_table that has sites in it. At the begin of a region all places in it that can
+// be gone to are labels: each site, each region inside, and the ends of the blocks and ifs on the
+// way, whose begins are moved to the begin of the region. That is allowed because operands below
+// such a block wait in temporary locals, and because no code before it can name its label. A region
+// begins with a table that goes to the site that the frame names, or to the region that the site is
+// in.
 
 // operand is a value on the stack.
 type operand struct {
@@ -27,8 +28,9 @@ type operand struct {
 
 // region is one that is open.
 type region struct {
-	labels  []int // what each label's block is: the op of the block whose end closes it, -1: no result
-	closed  int   // labels
+	// what each label's block is: the op of the block whose end closes it, -1: no result
+	labels  []int
+	closed  int // labels
 	targets []target
 	first   int       // site in it
 	out     wasm.Code // what was written before it
@@ -104,7 +106,10 @@ func (v *version) temp(height int, t wasm.Type) uint32 {
 
 func (v *version) op(op wasm.Op, immediates ...uint32) { v.out = v.out.Op(op, immediates...) }
 func (v *version) block(op wasm.Op)                    { v.out = v.out.Block(op, wasm.NoValue) }
-func (v *version) raw(o *instr)                        { v.out = append(v.out, v.code[o.start:o.end]...) }
+func (v *version) raw(o *instr) {
+	v.out = append(v.out,
+		v.code[o.start:o.end]...)
+}
 
 func (v *version) push(types ...wasm.Type) {
 	for _, t := range types {

@@ -6,7 +6,8 @@ import (
 	"github.com/mmrun/mmrun/rewriter/internal/wasm"
 )
 
-// plain writes an instruction that is neither a block nor a site, and follows what it does to the stack.
+// plain writes an instruction that is neither a block nor a site, and follows what it does to the
+// stack.
 func (v *version) plain(o *instr) error {
 	start := len(v.out)
 	switch o.op {
@@ -32,7 +33,8 @@ func (v *version) plain(o *instr) error {
 	v.raw(o)
 	m := v.p.m
 	leaf := func(t wasm.Type, local int64) {
-		v.stack = append(v.stack, operand{typ: t, leaf: true, start: start, end: len(v.out), local: local})
+		v.stack = append(v.stack, operand{typ: t, leaf: true, start: start, end: len(v.out),
+			local: local})
 	}
 	switch o.op {
 	case wasm.OpLocalGet:
@@ -62,7 +64,8 @@ func (v *version) plain(o *instr) error {
 	case wasm.OpRefNull:
 		v.push(wasm.NullType(v.code[o.start:o.end]))
 	case wasm.OpRefFunc:
-		v.push(wasm.Type{Kind: wasm.FuncRef, Concrete: true, NonNull: true, Index: m.Funcs[o.index].Type})
+		v.push(wasm.Type{Kind: wasm.FuncRef, Concrete: true, NonNull: true,
+			Index: m.Funcs[o.index].Type})
 	case wasm.OpRefIsNull:
 		v.pop(1)
 		v.pushKind(wasm.I32)

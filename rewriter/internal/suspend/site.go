@@ -62,8 +62,8 @@ func (v *version) call(o *instr) error {
 	return nil
 }
 
-// place is for the slow version: it ends the label of a site, and decides what is saved there. The rest
-// of the arguments is made anew behind it.
+// place is for the slow version: it ends the label of a site, and decides what is saved there. The
+// rest of the arguments is made anew behind it.
 func (v *version) place(o *instr, s *site, args int) (rest wasm.Code, err error) {
 	base := len(v.stack) - args
 	indirect := o.op == wasm.OpCallIndirect || o.op == wasm.OpReturnCallIn

@@ -1,19 +1,20 @@
-// Package suspend is the pass that lets a program be left in the middle of its calls, and come back to
-// them later, in another instance, too.
+// Package suspend is the pass that lets a program be left in the middle of its calls, and come back
+// to them later, in another instance, too.
 //
 // # What is added
 //
-// Mutable globals. calls counts the calls of imports that wait, so that a host that is asked several
-// times in one of them can tell. state is 0 as a rule. A host function that wants the program to be left sets it
-// to 1; each function that is on the stack then saves what it still needs, and returns. To come back, the
-// host sets state to 1 again and calls the program's entry: each function finds its place, and calls on,
-// down to the host function, which sets state to 0. Frames are written to the guest's memory from sp on,
-// up to limit: any range of it, whose content the host keeps meanwhile and puts back. While state is 1
-// nothing else touches memory.
+// Mutable globals. calls counts the calls of imports that wait, so that a host that is asked
+// several times in one of them can tell. state is 0 as a rule. A host function that wants the
+// program to be left sets it to 1; each function that is on the stack then saves what it still
+// needs, and returns. To come back, the host sets state to 1 again and calls the program's entry:
+// each function finds its place, and calls on, down to the host function, which sets state to 0.
+// Frames are written to the guest's memory from sp on, up to limit: any range of it, whose content
+// the host keeps meanwhile and puts back. While state is 1 nothing else touches memory.
 //
-// There are two versions of each function that can be left. The one at its index only has a check behind
-// each call that can be left, and saves; it runs as long as nothing is left. If state is 1 when it is
-// entered it calls the other one, which can also be entered in the middle, and is slower.
+// There are two versions of each function that can be left. The one at its index only has a check
+// behind each call that can be left, and saves; it runs as long as nothing is left. If state is 1
+// when it is entered it calls the other one, which can also be entered in the middle, and is
+// slower.
 //
 // # Which functions
 //
@@ -22,17 +23,19 @@
 //
 // # A frame
 //
-// The values that are needed behind the call (locals that are alive, operands below the arguments; the
-// arguments themselves only of an import, which is called again), then the number of the site, from 1,
-// and the function's index. They are taken back in reverse order. A frame of another function traps.
+// The values that are needed behind the call (locals that are alive, operands below the arguments;
+// the arguments themselves only of an import, which is called again), then the number of the site,
+// from 1, and the function's index. They are taken back in reverse order. A frame of another
+// function traps.
 //
-// The code must be valid: what cannot be reached is left out, whatever it is. Whoever runs the result has
-// had the module validated as it was.
+// The code must be valid: what cannot be reached is left out, whatever it is. Whoever runs the
+// result has had the module validated as it was.
 //
 // # What is refused
 //
 // A reference that is needed behind a site has no place in memory; a call through a reference
-// (call_ref) has no index. Both are refused by name where they occur in a function that can be left.
+// (call_ref) has no index. Both are refused by name where they occur in a function that can be
+// left.
 package suspend
 
 import (
@@ -72,8 +75,8 @@ type helperKey struct {
 	save bool
 }
 
-// Apply adds the pass to a module that has a memory. all treats each call as one that can be left, for
-// tests. It tells how many sites there are.
+// Apply adds the pass to a module that has a memory. all treats each call as one that can be left,
+// for tests. It tells how many sites there are.
 func Apply(m *wasm.Module, prefix string, waits Waits, all bool) (sites int, err error) {
 	if m.Memory == nil {
 		return 0, wasm.Unsupported(0, "a program without a memory has no room to save its stack")
@@ -232,8 +235,8 @@ func (p *pass) helper(kind wasm.Kind, n int, save bool) uint32 {
 
 // function makes the two versions of a function.
 func (p *pass) function(index uint32) (sites int, err error) {
-	// Only a validator could tell each way in which code may be wrong beforehand. What is wrong takes
-	// more from the stack than there is.
+	// Only a validator could tell each way in which code may be wrong beforehand. What is wrong
+	// takes more from the stack than there is.
 	defer func() {
 		if r := recover(); r != nil {
 			if _, ok := r.(runtime.Error); !ok {

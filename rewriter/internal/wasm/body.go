@@ -46,7 +46,8 @@ func (m *Module) bodyReader() func(*Reader) error {
 	next := m.importedFuncs()
 	return func(r *Reader) error {
 		if next >= len(m.Funcs) {
-			return Malformed(r.pos, "there are more bodies than functions, which are %d", len(m.Funcs))
+			return Malformed(r.pos, "there are more bodies than functions, which are %d",
+				len(m.Funcs))
 		}
 		b, err := m.readBody(r, m.TypeOf(uint32(next)))
 		m.Funcs[next].Body = b
@@ -79,7 +80,8 @@ func (m *Module) readBody(r *Reader, t *FuncType) (*Body, error) {
 	return b, body.walk(func(in *Instr) error {
 		b.Has |= in.Op.has()
 		if in.Op == OpRefFunc && m.declared != nil && !m.declared[in.Index] {
-			return Malformed(in.Start, "ref.func of function %d, which nothing outside of code refers to",
+			return Malformed(in.Start,
+				"ref.func of function %d, which nothing outside of code refers to",
 				in.Index)
 		}
 		return nil

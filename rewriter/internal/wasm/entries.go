@@ -79,16 +79,19 @@ func (m *Module) readImport(r *Reader) error {
 		}
 		return err
 	case KindMemory:
-		return Unsupported(start, "the memory is imported (from %q, as %q): its content is not the "+
-			"module's own, so it cannot be kept; link the module with a memory of its own", from, name)
+		return Unsupported(start,
+			"the memory is imported (from %q, as %q): its content is not the "+
+				"module's own, so it cannot be kept; link the module with a memory of its "+
+				"own", from, name)
 	case KindGlobal:
 		g, err := r.globalType()
 		if err != nil {
 			return err
 		}
 		if g.Mutable {
-			return Unsupported(start, "a mutable global is imported (from %q, as %q): its value is not "+
-				"the module's own, so it cannot be kept", from, name)
+			return Unsupported(start,
+				"a mutable global is imported (from %q, as %q): its value is not "+
+					"the module's own, so it cannot be kept", from, name)
 		}
 		g.Imported = true
 		m.Globals = append(m.Globals, g)
@@ -154,19 +157,22 @@ func (r *Reader) limits(what string) (l Memory, err error) {
 	case flags&^(limitsMax|limitsShared|limits64|limitsPageSize) != 0:
 		return l, Malformed(start, "unknown flags %#x of a %s's limits", flags, what)
 	case flags&limitsShared != 0:
-		return l, Unsupported(start, "the %s is shared: threads that write it at any moment leave no "+
-			"moment at which it could be kept", what)
+		return l, Unsupported(start,
+			"the %s is shared: threads that write it at any moment leave no "+
+				"moment at which it could be kept", what)
 	case flags&limits64 != 0:
 		return l, Unsupported(start, "the %s has 64-bit addresses, which are not supported", what)
 	case flags&limitsPageSize != 0:
-		return l, Unsupported(start, "the %s has pages of its own size, which is not supported", what)
+		return l, Unsupported(start, "the %s has pages of its own size, which is not supported",
+			what)
 	}
 	if l.Min, err = r.u32(); err != nil {
 		return l, err
 	}
 	if l.HasMax = flags&limitsMax != 0; l.HasMax {
 		if l.Max, err = r.u32(); err == nil && l.Max < l.Min {
-			err = Malformed(start, "a %s's maximum %d is less than its minimum %d", what, l.Max, l.Min)
+			err = Malformed(start, "a %s's maximum %d is less than its minimum %d", what, l.Max,
+				l.Min)
 		}
 	}
 	return l, err

@@ -77,8 +77,9 @@ func (r *Reader) instr(in *Instr) error {
 		// same as long as their numbers are written as short as possible. What it runs and what is
 		// decoded here must not differ.
 		if b != miscPrefix && (sub < 0x80 && r.pos != in.Start+2 || r.pos > in.Start+3) {
-			return Unsupported(in.Start, "the number of a vector or atomic instruction is not written "+
-				"in its shortest form")
+			return Unsupported(in.Start,
+				"the number of a vector or atomic instruction is not written "+
+					"in its shortest form")
 		}
 		ops := prefixedOps[b]
 		if sub >= uint32(len(ops)) || ops[sub].imm == immUnknown {
@@ -203,7 +204,8 @@ func (r *Reader) blockType() (b BlockType, err error) {
 				return b, err
 			case v < 0:
 				// wazero takes it for one byte, which may have more behind it.
-				return b, Unsupported(start, "the type of a block is not written in its shortest form")
+				return b, Unsupported(start,
+					"the type of a block is not written in its shortest form")
 			case r.bounds != nil && v >= int64(r.bounds[SpaceType]):
 				return b, r.beyond(start, SpaceType, uint64(v))
 			}

@@ -112,7 +112,8 @@ func (m *Module) readSections(r *Reader) error {
 		}
 		if s.id != SecCustom {
 			if sectionRank[s.id] <= rank {
-				return Malformed(s.start, "the %s section comes twice or too late", sectionNames[s.id])
+				return Malformed(s.start, "the %s section comes twice or too late",
+					sectionNames[s.id])
 			}
 			rank = sectionRank[s.id]
 		}
@@ -124,7 +125,8 @@ func (m *Module) readSections(r *Reader) error {
 			return err
 		}
 		if body.left() != 0 {
-			return Malformed(body.pos, "%d bytes after the last entry of the %s section", body.left(),
+			return Malformed(body.pos, "%d bytes after the last entry of the %s section",
+				body.left(),
 				sectionNames[s.id])
 		}
 		m.sections = append(m.sections, s)
@@ -204,11 +206,13 @@ func (m *Module) readSection(s *section, r *Reader) (err error) {
 	}
 	s.first = r.pos
 	if s.id == SecMemory && s.count > 1 {
-		return Unsupported(s.start, "several memories are not supported (the module has %d)", s.count)
+		return Unsupported(s.start, "several memories are not supported (the module has %d)",
+			s.count)
 	}
 	readEntry := map[byte]func(*Reader) error{
 		SecImport: m.readImport, SecFunction: m.readFunction, SecTable: m.readTable,
-		SecMemory: m.readMemory, SecTag: m.readTag, SecGlobal: m.readGlobal, SecExport: m.readExport,
+		SecMemory: m.readMemory, SecTag: m.readTag, SecGlobal: m.readGlobal,
+		SecExport:  m.readExport,
 		SecElement: m.readElem, SecCode: m.bodyReader(), SecData: m.readData,
 	}[s.id]
 	for range s.count {
@@ -231,7 +235,8 @@ func (m *Module) check(end int) error {
 		return Malformed(end, "%d functions are declared, %d have a body", n, bodies)
 	}
 	if m.declaredData >= 0 && m.declaredData != int64(len(m.Data)) {
-		return Malformed(end, "%d data segments are announced, there are %d", m.declaredData, len(m.Data))
+		return Malformed(end, "%d data segments are announced, there are %d", m.declaredData,
+			len(m.Data))
 	}
 	return nil
 }
@@ -249,7 +254,8 @@ func (m *Module) importedFuncs() int {
 func (m *Module) ImportedFuncs() int { return m.original.imports }
 
 // Declared says whether something outside of code refers to a function of the original module: an
-// export, an element segment, the value of a global. Only such functions can be reached by reference.
+// export, an element segment, the value of a global. Only such functions can be reached by
+// reference.
 func (m *Module) Declared(function uint32) bool { return m.declared[function] }
 
 func (m *Module) section(id byte) *section {

@@ -7,7 +7,8 @@ func TestInstructionsAreAtTheirNumbers(t *testing.T) {
 	for op, want := range map[Op]string{
 		0x1b: "select", 0x28: "i32.load", 0x3e: "i64.store32", 0x45: "i32.eqz", 0x66: "f64.ge",
 		0x8a: "i64.rotr", 0xa6: "f64.copysign", 0xbf: "f64.reinterpret_i64", 0xc4: "i64.extend32_s",
-		0xd6: "br_on_non_null", 0xfc<<16 | 0x07: "i64.trunc_sat_f64_u", 0xfc<<16 | 0x11: "table.fill",
+		0xd6: "br_on_non_null", 0xfc<<16 | 0x07: "i64.trunc_sat_f64_u", 0xfc<<16 |
+			0x11: "table.fill",
 		0xfd<<16 | 0x0b: "v128.store", 0xfd<<16 | 0x22: "f64x2.replace_lane",
 		0xfd<<16 | 0x53: "v128.any_true", 0xfd<<16 | 0x5f: "f64x2.promote_low_f32x4",
 		0xfd<<16 | 0x7f: "i32x4.extadd_pairwise_i16x8_u", 0xfd<<16 | 0xba: "i32x4.dot_i16x8_s",
@@ -47,7 +48,8 @@ func TestWalkFindsEachInstruction(t *testing.T) {
 		0x0b, 0x0b}
 	want := []string{"block", "loop", "if", "else", "end", "end", "try", "delegate", "try_table",
 		"end", "br_table", "select", "call_indirect",
-		"i32.load", "i32.const", "i64.const", "f32.const", "f64.const", "ref.null", "v128.const", "v128.load8_lane",
+		"i32.load", "i32.const", "i64.const", "f32.const", "f64.const", "ref.null", "v128.const",
+		"v128.load8_lane",
 		"i16x8.abs",
 		"atomic.fence", "table.init", "end", "end"}
 	var got []string

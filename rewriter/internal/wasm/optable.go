@@ -111,8 +111,8 @@ var prefixedOps = func() (tables [256][]opInfo) {
 
 var gcOps = []ops{
 	{0x00, immRefused, "", `struct.new struct.new_default struct.get struct.get_s struct.get_u
-		struct.set array.new array.new_default array.new_fixed array.new_data array.new_elem array.get
-		array.get_s array.get_u array.set array.len array.fill array.copy array.init_data
+		struct.set array.new array.new_default array.new_fixed array.new_data array.new_elem
+		array.get array.get_s array.get_u array.set array.len array.fill array.copy array.init_data
 		array.init_elem ref.test ref.test_null ref.cast ref.cast_null br_on_cast br_on_cast_fail
 		any.convert_extern extern.convert_any ref.i31 i31.get_s i31.get_u`},
 }
@@ -136,8 +136,9 @@ var miscOps = []ops{
 }
 
 var vecOps = []ops{
-	{0x00, immMemArg, "i:v", `v128.load v128.load8x8_s v128.load8x8_u v128.load16x4_s v128.load16x4_u
-		v128.load32x2_s v128.load32x2_u v128.load8_splat v128.load16_splat v128.load32_splat
+	{0x00, immMemArg, "i:v", `v128.load v128.load8x8_s v128.load8x8_u v128.load16x4_s
+		v128.load16x4_u v128.load32x2_s v128.load32x2_u
+		v128.load8_splat v128.load16_splat v128.load32_splat
 		v128.load64_splat`},
 	{0x0b, immMemArg, "iv:", "v128.store"},
 	{0x0c, imm16Bytes, ":v", "v128.const"},
@@ -159,8 +160,8 @@ var vecOps = []ops{
 	{0x20, immByte, "vf:v", "f32x4.replace_lane"},
 	{0x21, immByte, "v:d", "f64x2.extract_lane"},
 	{0x22, immByte, "vd:v", "f64x2.replace_lane"},
-	{0x23, immNone, "vv:v", `i8x16.eq i8x16.ne i8x16.lt_s i8x16.lt_u i8x16.gt_s i8x16.gt_u i8x16.le_s
-		i8x16.le_u i8x16.ge_s i8x16.ge_u
+	{0x23, immNone, "vv:v", `i8x16.eq i8x16.ne i8x16.lt_s i8x16.lt_u i8x16.gt_s i8x16.gt_u
+		i8x16.le_s i8x16.le_u i8x16.ge_s i8x16.ge_u
 		i16x8.eq i16x8.ne i16x8.lt_s i16x8.lt_u i16x8.gt_s i16x8.gt_u i16x8.le_s i16x8.le_u
 		i16x8.ge_s i16x8.ge_u
 		i32x4.eq i32x4.ne i32x4.lt_s i32x4.lt_u i32x4.gt_s i32x4.gt_u i32x4.le_s i32x4.le_u
@@ -228,7 +229,8 @@ var vecOps = []ops{
 		f32x4.convert_i32x4_u i32x4.trunc_sat_f64x2_s_zero i32x4.trunc_sat_f64x2_u_zero
 		f64x2.convert_low_i32x4_s f64x2.convert_low_i32x4_u`},
 	{0x100, immRefused, "", `i8x16.relaxed_swizzle i32x4.relaxed_trunc_f32x4_s
-		i32x4.relaxed_trunc_f32x4_u i32x4.relaxed_trunc_f64x2_s_zero i32x4.relaxed_trunc_f64x2_u_zero
+		i32x4.relaxed_trunc_f32x4_u i32x4.relaxed_trunc_f64x2_s_zero
+		i32x4.relaxed_trunc_f64x2_u_zero
 		f32x4.relaxed_madd f32x4.relaxed_nmadd f64x2.relaxed_madd f64x2.relaxed_nmadd
 		i8x16.relaxed_laneselect i16x8.relaxed_laneselect i32x4.relaxed_laneselect
 		i64x2.relaxed_laneselect f32x4.relaxed_min f32x4.relaxed_max f64x2.relaxed_min
@@ -252,15 +254,18 @@ var atomicOps = []ops{
 	{0x1e, immMemArg, "ii:i", "i32.atomic.rmw.add"},
 	{0x1f, immMemArg, "il:l", "i64.atomic.rmw.add"},
 	{0x20, immMemArg, "ii:i", "i32.atomic.rmw8.add_u i32.atomic.rmw16.add_u"},
-	{0x22, immMemArg, "il:l", `i64.atomic.rmw8.add_u i64.atomic.rmw16.add_u i64.atomic.rmw32.add_u`},
+	{0x22, immMemArg, "il:l",
+		`i64.atomic.rmw8.add_u i64.atomic.rmw16.add_u i64.atomic.rmw32.add_u`},
 	{0x25, immMemArg, "ii:i", "i32.atomic.rmw.sub"},
 	{0x26, immMemArg, "il:l", "i64.atomic.rmw.sub"},
 	{0x27, immMemArg, "ii:i", "i32.atomic.rmw8.sub_u i32.atomic.rmw16.sub_u"},
-	{0x29, immMemArg, "il:l", `i64.atomic.rmw8.sub_u i64.atomic.rmw16.sub_u i64.atomic.rmw32.sub_u`},
+	{0x29, immMemArg, "il:l",
+		`i64.atomic.rmw8.sub_u i64.atomic.rmw16.sub_u i64.atomic.rmw32.sub_u`},
 	{0x2c, immMemArg, "ii:i", "i32.atomic.rmw.and"},
 	{0x2d, immMemArg, "il:l", "i64.atomic.rmw.and"},
 	{0x2e, immMemArg, "ii:i", "i32.atomic.rmw8.and_u i32.atomic.rmw16.and_u"},
-	{0x30, immMemArg, "il:l", `i64.atomic.rmw8.and_u i64.atomic.rmw16.and_u i64.atomic.rmw32.and_u`},
+	{0x30, immMemArg, "il:l",
+		`i64.atomic.rmw8.and_u i64.atomic.rmw16.and_u i64.atomic.rmw32.and_u`},
 	{0x33, immMemArg, "ii:i", "i32.atomic.rmw.or"},
 	{0x34, immMemArg, "il:l", "i64.atomic.rmw.or"},
 	{0x35, immMemArg, "ii:i", "i32.atomic.rmw8.or_u i32.atomic.rmw16.or_u"},
@@ -268,7 +273,8 @@ var atomicOps = []ops{
 	{0x3a, immMemArg, "ii:i", "i32.atomic.rmw.xor"},
 	{0x3b, immMemArg, "il:l", "i64.atomic.rmw.xor"},
 	{0x3c, immMemArg, "ii:i", "i32.atomic.rmw8.xor_u i32.atomic.rmw16.xor_u"},
-	{0x3e, immMemArg, "il:l", `i64.atomic.rmw8.xor_u i64.atomic.rmw16.xor_u i64.atomic.rmw32.xor_u`},
+	{0x3e, immMemArg, "il:l",
+		`i64.atomic.rmw8.xor_u i64.atomic.rmw16.xor_u i64.atomic.rmw32.xor_u`},
 	{0x41, immMemArg, "ii:i", "i32.atomic.rmw.xchg"},
 	{0x42, immMemArg, "il:l", "i64.atomic.rmw.xchg"},
 	{0x43, immMemArg, "ii:i", "i32.atomic.rmw8.xchg_u i32.atomic.rmw16.xchg_u"},

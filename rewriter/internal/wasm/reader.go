@@ -107,7 +107,8 @@ func (r *Reader) beyond(start int, s Space, index uint64) error {
 	case n > 0:
 		return Malformed(start, "there is no %s %d, the last one is %d", s, index, n-1)
 	case s == SpaceData:
-		return Malformed(start, "there is no data segment %d, for no data count section announces it",
+		return Malformed(start,
+			"there is no data segment %d, for no data count section announces it",
 			index)
 	default:
 		return Malformed(start, "there is no %s %d, there is none at all", s, index)

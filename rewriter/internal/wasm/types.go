@@ -222,8 +222,9 @@ func (r *Reader) funcType() (t FuncType, err error) {
 	}
 	if form != funcForm {
 		if name, ok := gcForms[form]; ok {
-			return t, Unsupported(start, "a type of the module is %s (garbage collection and its kin "+
-				"are not supported)", name)
+			return t, Unsupported(start,
+				"a type of the module is %s (garbage collection and its kin "+
+					"are not supported)", name)
 		}
 		return t, Malformed(start, "unknown form of type %#x", form)
 	}

@@ -5,10 +5,12 @@ import "testing"
 func TestSameTypesAreFoundThroughGroups(t *testing.T) {
 	ref := func(i uint32) []Type { return []Type{{Kind: FuncRef, Concrete: true, Index: i}} }
 	types := []FuncType{
-		{GroupStart: 0, GroupEnd: 1},                                               // 0: () -> ()
-		{GroupStart: 1, GroupEnd: 2},                                               // 1: the same
-		{GroupStart: 2, GroupEnd: 3, Params: ref(0)},                               // 2: (ref 0) -> ()
-		{GroupStart: 3, GroupEnd: 4, Params: ref(1)},                               // 3: the same, by way of 1
+		{GroupStart: 0, GroupEnd: 1}, // 0: () -> ()
+		{GroupStart: 1, GroupEnd: 2}, // 1: the same
+		// 2: (ref 0) -> ()
+		{GroupStart: 2, GroupEnd: 3, Params: ref(0)},
+		// 3: the same, by way of 1
+		{GroupStart: 3, GroupEnd: 4, Params: ref(1)},
 		{GroupStart: 4, GroupEnd: 6, Params: ref(5)}, {GroupStart: 4, GroupEnd: 6}, // 4, 5: a group
 		{GroupStart: 6, GroupEnd: 8, Params: ref(7)}, {GroupStart: 6,
 			GroupEnd: 8}, // 6, 7: the same group

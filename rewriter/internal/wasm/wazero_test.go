@@ -52,8 +52,8 @@ func (o opInfo) example() []byte {
 	return nil
 }
 
-// wrapCode is a module with one of everything, whose only function is code behind an unreachable, in a
-// block: there anything can be popped.
+// wrapCode is a module with one of everything, whose only function is code behind an unreachable,
+// in a block: there anything can be popped.
 func wrapCode(code []byte) []byte {
 	vec := func(id byte, entries ...[]byte) []byte {
 		return AppendSection(nil, id, append(AppendU32(nil, uint32(len(entries))),
@@ -67,11 +67,12 @@ func wrapCode(code []byte) []byte {
 		vec(SecMemory, []byte{0, 1}), vec(SecTag, []byte{0, 0}),
 		vec(SecGlobal, []byte{0x7f, 1, 0x41, 0, 0x0b}), vec(SecElement, []byte{1, 0, 1, 0}),
 		AppendSection(nil, SecDataCount, []byte{1}),
-		vec(SecCode, append(AppendU32(nil, uint32(len(body))), body...)), vec(SecData, []byte{1, 0}))
+		vec(SecCode, append(AppendU32(nil, uint32(len(body))), body...)), vec(SecData,
+			[]byte{1, 0}))
 }
 
-// What is decoded here must be what wazero runs: it takes exactly the instructions that the table has,
-// and finds the next one where the table says that it is.
+// What is decoded here must be what wazero runs: it takes exactly the instructions that the table
+// has, and finds the next one where the table says that it is.
 func TestTableIsWazeros(t *testing.T) {
 	ctx := context.Background()
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().
@@ -94,7 +95,8 @@ func TestTableIsWazeros(t *testing.T) {
 		if op == OpElse || op == OpEnd { // they would close the block
 			return
 		}
-		legacy := op == OpTry || op == OpCatch || op == OpRethrow || op == OpDelegate || op == OpCatchAll
+		legacy := op == OpTry || op == OpCatch || op == OpRethrow || op == OpDelegate ||
+			op == OpCatchAll
 		want := info.imm != immUnknown && info.imm != immRefused && !legacy
 		code := append(Code(nil).Op(op), info.example()...)
 		for _, rest := range [][]byte{nil, Code(nil).I32(5).Op(OpDrop)} {
@@ -140,15 +142,16 @@ func TestTableIsWazeros(t *testing.T) {
 	t.Logf("%d modules", checked)
 }
 
-// What an instruction pops and pushes is what wazero checks: with its operands on the stack it is taken,
-// with one too few or of another type it is not, and what it leaves is of the type it says.
+// What an instruction pops and pushes is what wazero checks: with its operands on the stack it is
+// taken, with one too few or of another type it is not, and what it leaves is of the type it says.
 func TestStackEffectsAreWazeros(t *testing.T) {
 	ctx := context.Background()
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().
 		WithCoreFeatures(allFeatures))
 	defer rt.Close(ctx)
 	push := map[byte]Code{
-		'i': Code(nil).I32(0), 'l': {0x42, 0}, 'f': {0x43, 0, 0, 0, 0}, 'd': {0x44, 0, 0, 0, 0, 0, 0, 0,
+		'i': Code(nil).I32(0), 'l': {0x42, 0}, 'f': {0x43, 0, 0, 0, 0}, 'd': {0x44, 0, 0, 0, 0, 0,
+			0, 0,
 			0},
 		'v': append(Code(nil).Op(OpV128Const), make([]byte, 16)...),
 	}
@@ -207,7 +210,8 @@ func wrapReachable(code []byte) []byte {
 	return m
 }
 
-// Names, exports, the start function, segments, constants and code all follow when imports are appended.
+// Names, exports, the start function, segments, constants and code all follow when imports are
+// appended.
 func TestAppendedImportMovesEveryReference(t *testing.T) {
 	vec := func(id byte, entries ...[]byte) []byte {
 		return AppendSection(nil, id, append(AppendU32(nil, uint32(len(entries))),
@@ -218,7 +222,8 @@ func TestAppendedImportMovesEveryReference(t *testing.T) {
 		return append(AppendU32(nil, uint32(len(c)+1)),
 			append([]byte{0}, c...)...)
 	}
-	funcNames := AppendSection(nil, namesOfFuncs, slices.Concat([]byte{3}, []byte{0}, name("imported"),
+	funcNames := AppendSection(nil, namesOfFuncs, slices.Concat([]byte{3}, []byte{0},
+		name("imported"),
 		[]byte{1}, name("one"), []byte{2}, name("two")))
 	localNames := AppendSection(nil, namesOfLocals, slices.Concat([]byte{1, 1, 1, 0}, name("x")))
 	module := slices.Concat([]byte(Preamble),
