@@ -27,8 +27,8 @@ type lives struct {
 	killed, done int
 }
 
-// run runs a command and kills it within a time, by chance; it tells whether the command came to its
-// end, and how.
+// run runs a command and kills it within a time, by chance; it tells whether the command came to
+// its end, and how.
 func (l *lives) run(within time.Duration, args ...string) (ended bool, code int) {
 	l.t.Helper()
 	cmd := command(l.t, args...)
@@ -84,8 +84,8 @@ func contentOf(t *testing.T, rt wazero.Runtime, dir string) (sum [32]byte, err e
 	return sum, errors.Join(err, in.Close(t.Context()))
 }
 
-// A command that makes, moves or compacts a state leaves it whole wherever it is killed, makes no half
-// of one, and does its work when it is run again.
+// A command that makes, moves or compacts a state leaves it whole wherever it is killed, makes no
+// half of one, and does its work when it is run again.
 func TestLifeKilled(t *testing.T) {
 	rounds := 25
 	if testing.Short() {
