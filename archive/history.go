@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,29 +40,39 @@ type Commit struct {
 // its history, and those that are in its log. The state may be in use: then what is committed
 // meanwhile may be among them or not. fn ends it by an error, which is returned.
 func Log(dir string, from uint64, fn func(Commit) error) error {
-	dir = filepath.Clean(dir)
+	_, err := walk(filepath.Clean(dir), from, func(r wal.Record) error { return fn(describe(r)) })
+	return err
+}
+
+// walk calls fn for the records from one on that can be read, and tells which commit the state is
+// at.
+func walk(dir string, from uint64, fn func(r wal.Record) error) (at uint64, err error) {
 	tell := func(r wal.Record) error {
 		if r.Seq < from {
 			return nil
 		}
-		return fn(describe(r))
+		return fn(r)
 	}
 	last, err := earliest(dir, from)
 	if err == nil {
-		last, err = history.Records(dir, last, func(r wal.Record) (bool, error) {
-			return true,
-				tell(r)
+		last, err = history.Records(dir, last, func(r wal.Record) (more bool, err error) {
+			err = tell(r)
+			return err == nil, err
 		})
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = engine.Read(vfs.OS, dir, func(r wal.Record) {
-		if r.Seq > last && err == nil {
-			err = tell(r)
+	var failed error
+	v, err := engine.Read(vfs.OS, dir, func(r wal.Record) {
+		if r.Seq > last && failed == nil {
+			failed = tell(r)
 		}
 	})
-	return err
+	if err = cmp.Or(failed, err); err != nil {
+		return 0, err
+	}
+	return v.State.Seq, v.Problem()
 }
 
 // earliest is a commit from which the history leads on to another one.
@@ -186,7 +197,7 @@ func (a Archiver) at(ctx context.Context, dir string, seq uint64, fn func(im *en
 	if err != nil {
 		return errs.State(dir, "history", err)
 	}
-	if last < seq {
+	if last < seq && isState(dir) {
 		if err := rest(dir, last, seq, forward); err != nil {
 			return err
 		}

@@ -19,8 +19,8 @@ import (
 	"github.com/mmrun/mmrun/vfs/faultfs"
 )
 
-// cutOpen opens what a power cut has left in dir and gives a digest of the memory; there is false if
-// no state is there.
+// cutOpen opens what a power cut has left in dir and gives a digest of the memory; there is false
+// if no state is there.
 func cutOpen(t *testing.T, rt wazero.Runtime, dir string) (sum [32]byte, there bool) {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(dir, "globals")); errors.Is(err, os.ErrNotExist) {
@@ -44,8 +44,8 @@ func cutOpen(t *testing.T, rt wazero.Runtime, dir string) (sum [32]byte, there b
 	return sum, true
 }
 
-// The power is cut before each file operation of restore, fork and compact: the state they work on is
-// whole, and what they make is whole or not there; it is there once they have returned.
+// The power is cut before each file operation of restore, fork and compact: the state they work on
+// is whole, and what they make is whole or not there; it is there once they have returned.
 func TestPowerCutsOfArchives(t *testing.T) {
 	rt := newRuntime(t)
 	source := filepath.Join(t.TempDir(), "s")

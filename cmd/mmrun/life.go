@@ -22,8 +22,9 @@ be restored on another machine, file system and operating system. The state must
 program that has it open takes snapshots while events go on (Instance.Snapshot). Without -o the
 snapshot goes to standard output.`
 
-const restoreHelp = `Make a state of a snapshot. All of it is checked before the state gets its
-name, and whatever ends the work before that leaves nothing. - reads standard input.`
+const restoreHelp = `Make a state of a snapshot, or of a directory that mmrun backup has made. All of
+it is checked before the state gets its name, and whatever ends the work before that leaves nothing.
+- reads a snapshot from standard input.`
 
 const forkHelp = `Make a second state of the last commit of a state that nobody has open. Where
 the file system shares blocks (XFS, Btrfs), that takes no time that grows with the memory if the
@@ -131,25 +132,40 @@ func (f *madeFile) finish(err error) error {
 
 func (a *app) restoreCommand() *cobra.Command {
 	var state string
+	var at uint64
 	cmd := &cobra.Command{
-		Use: "restore FILE --state NEW", Short: "Make a state of a snapshot", Long: restoreHelp,
+		Use: "restore FILE|BACKUP --state NEW", Short: "Make a state of a snapshot or a backup",
+		Long:    restoreHelp,
 		Example: "  mmrun restore counter.snapshot --state counter.state",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if state == "" {
 				return usagef("--state is missing: the directory to make")
 			}
-			return a.restore(cmd.Context(), args[0], state)
+			return a.restore(cmd.Context(), args[0], at, state)
 		},
 	}
+	cmd.Flags().Uint64Var(&at, "at", 0, "of a backup: commit `SEQ`, not the last one")
 	cmd.Flags().StringVar(&state, "state", "", "`DIR` of the new state, which must not be there")
 	complete(cmd, "state", completeDirs)
 	return cmd
 }
 
-func (a *app) restore(ctx context.Context, from, state string) error {
+func (a *app) restore(ctx context.Context, from string, at uint64, state string) error {
 	ctx, cancel := interruptible(ctx)
 	defer cancel()
+	if archive.IsBackup(from) {
+		bar := a.bar("restoring " + state)
+		seq, err := archive.Archiver{Progress: bar.update}.RestoreBackup(ctx, from, at, state)
+		bar.finish()
+		if err != nil {
+			return err
+		}
+		return a.made(state, seq)
+	}
+	if at != 0 {
+		return usagef("--at: %s is no backup", from)
+	}
 	var r io.Reader = a.in
 	if from != "-" {
 		f, err := os.Open(from)

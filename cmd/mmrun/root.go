@@ -134,7 +134,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.rewriteCommand(), a.serveCommand(), a.snapshotCommand(),
 		a.restoreCommand(), a.forkCommand(), a.diffCommand(), a.upgradeCommand(),
 		a.compactCommand(),
-		a.logCommand())
+		a.logCommand(), a.backupCommand())
 	return root
 }
 
