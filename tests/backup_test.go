@@ -210,6 +210,9 @@ func TestBackupOfABrokenHistory(t *testing.T) {
 	}
 	call(t, in, "one", 64, 3)
 	closeInstance(t, in)
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
 	report, err := archive.Backup(ctx, dir, to)
 	if err != nil || report.Base != report.Seq || report.Seq != report.Before+1 {
 		t.Errorf("%+v %v", report, err)

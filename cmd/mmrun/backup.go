@@ -9,10 +9,10 @@ import (
 	"github.com/mmrun/mmrun/archive"
 )
 
-const backupHelp = `Bring a backup of a state, a directory, up to its last commit. The first time that
-is a snapshot; later what was committed since, if the state keeps a history (--history of call, run
-and serve), which also lets the state be in use. A state without one is shipped whole each time, and
-must not be in use. After an interruption the same command goes on.
+const backupHelp = `Bring a backup of a state, a directory, up to its last commit. The first time
+that is a snapshot; later what was committed since, if the state keeps a history (--history of call,
+run and serve), which also lets the state be in use. A state without one is shipped whole each
+time, and must not be in use. After an interruption the same command goes on.
 
 mmrun restore DEST --state NEW makes a state of the last commit that was shipped, or of --at SEQ.`
 

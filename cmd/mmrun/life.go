@@ -22,9 +22,9 @@ be restored on another machine, file system and operating system. The state must
 program that has it open takes snapshots while events go on (Instance.Snapshot). Without -o the
 snapshot goes to standard output.`
 
-const restoreHelp = `Make a state of a snapshot, or of a directory that mmrun backup has made. All of
-it is checked before the state gets its name, and whatever ends the work before that leaves nothing.
-- reads a snapshot from standard input.`
+const restoreHelp = `Make a state of a snapshot, or of a directory that mmrun backup has made. All
+of it is checked before the state gets its name, and whatever ends the work before that leaves
+nothing. - reads a snapshot from standard input.`
 
 const forkHelp = `Make a second state of the last commit of a state that nobody has open. Where
 the file system shares blocks (XFS, Btrfs), that takes no time that grows with the memory if the
