@@ -186,10 +186,10 @@ func (tx *Tx) keep(c engine.Change) { tx.in.keep(c) }
 
 func (in *Instance) keep(c engine.Change) {
 	kept := in.event.extras.Kept
-	i, found := slices.BinarySearchFunc(kept, c, func(a,
-		b engine.Change) int {
-		return cmp.Compare(a.ID, b.ID)
-	})
+	i, found := slices.BinarySearchFunc(kept, c,
+		func(a, b engine.Change) int {
+			return cmp.Compare(a.ID, b.ID)
+		})
 	if found {
 		kept[i] = c
 		return

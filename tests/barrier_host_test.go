@@ -102,10 +102,10 @@ func TestForeignWASIIsNotTrusted(t *testing.T) {
 		m.Memory().WriteByte(700_000, 5)
 		return 0
 	}).Export("random_get").
-		NewFunctionBuilder().WithFunc(func(a, b, c,
-		d uint32) uint32 {
-		return 0
-	}).Export("fd_read").
+		NewFunctionBuilder().WithFunc(
+		func(a, b, c, d uint32) uint32 {
+			return 0
+		}).Export("fd_read").
 		Instantiate(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -185,17 +185,17 @@ func TestNobodyElseMayTouchAState(t *testing.T) {
 		if r, err := fsck.Repair(dir, true); err != nil || r.Backup == "" {
 			t.Fatalf("%+v, %v", r, err)
 		}
-		err = filepath.WalkDir(filepath.Dir(dir), func(path string, e fs.DirEntry,
-			err error) error {
-			if err != nil || path == filepath.Dir(dir) {
+		err = filepath.WalkDir(filepath.Dir(dir),
+			func(path string, e fs.DirEntry, err error) error {
+				if err != nil || path == filepath.Dir(dir) {
+					return err
+				}
+				info, err := e.Info()
+				if err == nil && info.Mode().Perm()&0o077 != 0 {
+					t.Errorf("%s is %v", path, info.Mode())
+				}
 				return err
-			}
-			info, err := e.Info()
-			if err == nil && info.Mode().Perm()&0o077 != 0 {
-				t.Errorf("%s is %v", path, info.Mode())
-			}
-			return err
-		})
+			})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -107,33 +107,34 @@ type entry struct {
 }
 
 var entries = []entry{
-	{"Call", false, false, func(ctx context.Context, e *endings, how int,
-		_ func(*mmrun.Tx) error) error {
-		_, err := e.in.Call(ctx, "step", uint64(how))
-		return err
-	}},
-	{"typed call", false, false, func(ctx context.Context, e *endings, how int,
-		_ func(*mmrun.Tx) error) error {
-		_, err := e.typed.Call(ctx, e.in, int32(how), mmrun.None{}, mmrun.None{})
-		return err
-	}},
-	{"Update", true, false, func(ctx context.Context, e *endings, how int,
-		fn func(*mmrun.Tx) error) error {
-		return e.in.Update(ctx, body(ctx, how, fn))
-	}},
-	{"View", true, true, func(ctx context.Context, e *endings, how int,
-		fn func(*mmrun.Tx) error) error {
-		return e.in.View(ctx, body(ctx, how, fn))
-	}},
-	{"typed in Update", true, false, func(ctx context.Context, e *endings, how int,
-		fn func(*mmrun.Tx) error) error {
-		return e.in.Update(ctx, func(tx *mmrun.Tx) error {
-			if _, err := e.typed.In(ctx, tx, int32(how), mmrun.None{}, mmrun.None{}); err != nil {
-				return err
-			}
-			return fn(tx)
-		})
-	}},
+	{"Call", false, false,
+		func(ctx context.Context, e *endings, how int, _ func(*mmrun.Tx) error) error {
+			_, err := e.in.Call(ctx, "step", uint64(how))
+			return err
+		}},
+	{"typed call", false, false,
+		func(ctx context.Context, e *endings, how int, _ func(*mmrun.Tx) error) error {
+			_, err := e.typed.Call(ctx, e.in, int32(how), mmrun.None{}, mmrun.None{})
+			return err
+		}},
+	{"Update", true, false,
+		func(ctx context.Context, e *endings, how int, fn func(*mmrun.Tx) error) error {
+			return e.in.Update(ctx, body(ctx, how, fn))
+		}},
+	{"View", true, true,
+		func(ctx context.Context, e *endings, how int, fn func(*mmrun.Tx) error) error {
+			return e.in.View(ctx, body(ctx, how, fn))
+		}},
+	{"typed in Update", true, false,
+		func(ctx context.Context, e *endings, how int, fn func(*mmrun.Tx) error) error {
+			return e.in.Update(ctx, func(tx *mmrun.Tx) error {
+				if _, err := e.typed.In(ctx, tx, int32(how), mmrun.None{},
+					mmrun.None{}); err != nil {
+					return err
+				}
+				return fn(tx)
+			})
+		}},
 }
 
 func body(ctx context.Context, how int, fn func(*mmrun.Tx) error) func(*mmrun.Tx) error {

@@ -594,10 +594,10 @@ func testWithCuts(t *testing.T, choose func(ops int) []int,
 			ks := choose(len(operations(t, w, want)))
 			var runs, images atomic.Int64
 			parallel(t, len(ks), func(m *machine, dir string, i int) error {
-				n, err := runWithCuts(m, dir, w, want, func(r *faultRun,
-					cuts *ackCuts) {
-					prepare(ks[i-1], r, cuts)
-				})
+				n, err := runWithCuts(m, dir, w, want,
+					func(r *faultRun, cuts *ackCuts) {
+						prepare(ks[i-1], r, cuts)
+					})
 				if n > 0 {
 					runs.Add(1)
 					images.Add(int64(n))

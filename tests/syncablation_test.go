@@ -90,10 +90,10 @@ func TestEachSyncIsNeeded(t *testing.T) {
 		t.Skip("takes long; run with -ablation")
 	}
 	all := enumerations()
-	slices.SortStableFunc(all, func(a,
-		b namedEnumeration) int {
-		return len(a.steps) - len(b.steps)
-	})
+	slices.SortStableFunc(all,
+		func(a, b namedEnumeration) int {
+			return len(a.steps) - len(b.steps)
+		})
 	uses := make(map[string][]int) // by site: indexes of enumerations
 	for i, e := range all {
 		var mu sync.Mutex

@@ -45,10 +45,10 @@ func newRuntime(t *testing.T) wazero.Runtime {
 	}).Export("mutate").
 		NewFunctionBuilder().WithFunc(func() { panic(errHost) }).Export("fail").
 		NewFunctionBuilder().WithFunc(func(x uint32) uint32 { return x + 100 }).Export("op").
-		NewFunctionBuilder().WithGoFunction(api.GoFunc(func(_ context.Context,
-		stack []uint64) {
-		stack[0] = 1
-	}),
+		NewFunctionBuilder().WithGoFunction(api.GoFunc(
+		func(_ context.Context, stack []uint64) {
+			stack[0] = 1
+		}),
 		nil, []api.ValueType{api.ValueTypeExternref}).Export("ref").
 		Instantiate(ctx)
 	if err != nil {

@@ -15,17 +15,17 @@ import (
 
 // The oracle itself: what the scripts say, on modules as they are.
 func TestSpecOriginal(t *testing.T) {
-	run(t, "a (as it is)", 1, asSuite, func(_ testing.TB,
-		rt wazero.Runtime) machine {
-		return plain{rt}
-	})
+	run(t, "a (as it is)", 1, asSuite,
+		func(_ testing.TB, rt wazero.Runtime) machine {
+			return plain{rt}
+		})
 }
 
 func TestSpecRewritten(t *testing.T) {
-	run(t, "b (rewritten)", 1, atLeastV2, func(_ testing.TB,
-		rt wazero.Runtime) machine {
-		return rewritten{plain: plain{rt}}
-	})
+	run(t, "b (rewritten)", 1, atLeastV2,
+		func(_ testing.TB, rt wazero.Runtime) machine {
+			return rewritten{plain: plain{rt}}
+		})
 }
 
 func TestSpecReopenedBetweenAnyTwoCommands(t *testing.T) {

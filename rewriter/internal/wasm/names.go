@@ -26,9 +26,9 @@ func checkNames(r *Reader) error {
 				return err
 			}
 		case namesOfFuncs, namesOfLocals:
-			if err := part.nameMap(id == namesOfLocals, func(int, int, uint32,
-				string) {
-			}); err != nil {
+			if err := part.nameMap(id == namesOfLocals,
+				func(int, int, uint32, string) {
+				}); err != nil {
 				return err
 			}
 		default:
@@ -103,10 +103,10 @@ func (m *Module) GlobalNames() map[uint32]string {
 			if id != namesOfGlobals {
 				return nil
 			}
-			return part.nameMap(false, func(_, _ int, index uint32,
-				name string) {
-				names[index] = name
-			})
+			return part.nameMap(false,
+				func(_, _ int, index uint32, name string) {
+					names[index] = name
+				})
 		})
 	}
 	return names
