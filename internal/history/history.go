@@ -515,6 +515,10 @@ func (w *Writer) Last() uint64 { return w.last }
 // Cut takes away all frames that have records behind a commit: those were lost to the state, and
 // others will have their numbers.
 func (w *Writer) Cut(seq uint64) error {
+	if err := w.Close(); err != nil {
+		return err
+	}
+	w.file, w.buf = nil, w.buf[:0]
 	logs, err := list(w.dir, logEnd)
 	if err != nil {
 		return err
