@@ -8,8 +8,8 @@ import (
 	"github.com/mmrun/mmrun"
 )
 
-// BenchmarkHistory is an event of states that keep no history, note their events, and keep a history,
-// in turns within one run: medians of rounds of 1,000 events, checkpoints included.
+// BenchmarkHistory is an event of states that keep no history, note their events, and keep a
+// history, in turns within one run: medians of rounds of 1,000 events, checkpoints included.
 func BenchmarkHistory(b *testing.B) {
 	const events = 1000
 	names := []string{"none", "notes", "history"}
