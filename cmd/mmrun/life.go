@@ -30,9 +30,9 @@ const forkHelp = `Make a second state of the last commit of a state that nobody 
 the file system shares blocks (XFS, Btrfs), that takes no time that grows with the memory if the
 state was closed.`
 
-const diffHelp = `Tell how state B differs from state A, each as of its last commit: pages and
-bytes of the memory, globals by name, tables, sizes. The exit status is 0 either way, unless
---exit-code is given.`
+const diffHelp = `Tell how state B differs from state A, each as of its last commit, or of an
+earlier one that its history has (TARGET@SEQ, TARGET@14:30): pages and bytes of the memory, globals
+by name, tables, sizes. The exit status is 0 either way, unless --exit-code is given.`
 
 // interruptible gives a context that SIGINT and SIGTERM end: what is half made then is taken away.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -241,26 +241,27 @@ var errDifferent = errors.New("the states differ")
 func (a *app) diffCommand() *cobra.Command {
 	var withBytes, exitCode bool
 	cmd := &cobra.Command{
-		Use: "diff A B", Short: "Tell how two states differ", Long: diffHelp,
+		Use: "diff A[@SEQ|TIME] B[@SEQ|TIME]", Short: "Tell how two states or commits differ",
+		Long: diffHelp, Example: "  mmrun diff before.state after.state\n" +
+			"  mmrun diff counter.state@2 counter.state@14:30",
 		Args: cobra.ExactArgs(2), ValidArgsFunction: completeTarget,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var dirs [2]string
-			for i := range args {
-				t, err := a.target(args[i])
-				if err == nil {
-					err = t.existing()
-				}
-				if err != nil {
-					return err
-				}
-				dirs[i] = t.state
-			}
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
+			var dirs, called [2]string
+			for i, text := range args {
+				var done func() error
+				var err error
+				if dirs[i], called[i], done, err = a.commitOf(ctx, text); err != nil {
+					return err
+				}
+				defer func() { _ = done() }()
+			}
 			bar := a.bar("comparing")
 			d, err := archive.Archiver{Progress: bar.update}.Diff(ctx, dirs[0], dirs[1], withBytes)
 			bar.finish()
 			if err == nil {
+				d.A.Dir, d.B.Dir = called[0], called[1]
 				err = a.printDiff(d, withBytes)
 			}
 			if err == nil && exitCode && !d.Same() {

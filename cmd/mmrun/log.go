@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -116,4 +117,25 @@ func (a *app) checkedOut(ctx context.Context, t target, at string) (_ target, do
 		return t, nil, errors.Join(err, done())
 	}
 	return out, done, nil
+}
+
+// commitOf is the directory of the state that TARGET stands for, or of one made of the commit that
+// TARGET@SEQ or TARGET@TIME is, and how to call it. done takes away what was made.
+func (a *app) commitOf(ctx context.Context, text string) (dir, called string, done func() error,
+	err error) {
+	name, at := text, ""
+	if i := strings.LastIndexByte(text, '@'); i > 0 {
+		if _, err := os.Lstat(text); errors.Is(err, os.ErrNotExist) {
+			name, at = text[:i], text[i+1:]
+		}
+	}
+	t, err := a.target(name)
+	if err == nil {
+		err = t.existing()
+	}
+	if err != nil || at == "" {
+		return t.state, t.state, func() error { return nil }, err
+	}
+	out, done, err := a.checkedOut(ctx, t, at)
+	return out.state, t.state + "@" + at, done, err
 }
