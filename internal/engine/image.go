@@ -102,17 +102,14 @@ func (s *Store) imageBetween(ctx context.Context) (*Image, error) {
 	saver := pagefile.NewSaver(c.memory, im.Size)
 	c.patcher.Save(saver)
 	im.next = saver.Next
-	im.close = func() error { return s.stopSaving(c) }
+	im.close = func() error {
+		c.patcher.StopSaving(saver)
+		return nil
+	}
 	return im, nil
 }
 
 func noPages([]byte) (uint64, int, error) { return 0, 0, nil }
-
-// stopSaving lets the checkpoints alone again.
-func (s *Store) stopSaving(c *checkpointer) error {
-	c.patcher.Save(nil)
-	return nil
-}
 
 func (s *Store) newImage(state *globalsfile.State) *Image {
 	code := s.guest.Code()

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"slices"
-	"sync/atomic"
 
 	"github.com/mmrun/mmrun/internal/binding"
 	"github.com/mmrun/mmrun/vfs"
@@ -40,7 +39,7 @@ type Patcher struct {
 	order     []*patchedPage // what write writes
 	run       []byte
 	suspects  int // pages under suspicion
-	saver     atomic.Pointer[Saver]
+	savers    savers
 
 	// Stamp is what the checksums are to say of themselves once all is written: which checkpoint
 	// this is, and the commit up to which it has been patched. The zero value leaves the stamp as
@@ -204,9 +203,7 @@ func (p *Patcher) write(checkpoint uint64) error {
 	}
 	for rest := p.order; len(rest) > 0; {
 		if n := zeroRun(rest); n >= leastHole {
-			if s := p.saver.Load(); s != nil {
-				s.before(rest[0].index, rest[0].index+uint32(n))
-			}
+			p.savers.before(rest[0].index, rest[0].index+uint32(n))
 			err := vfs.Punch(p.file, int64(rest[0].index)*PageSize, int64(n)*PageSize)
 			if err != nil {
 				return err
@@ -221,9 +218,7 @@ func (p *Patcher) write(checkpoint uint64) error {
 			p.run = append(p.run, rest[n].data[:]...)
 			n++
 		}
-		if s := p.saver.Load(); s != nil {
-			s.before(rest[0].index, rest[0].index+uint32(n))
-		}
+		p.savers.before(rest[0].index, rest[0].index+uint32(n))
 		if _, err := p.file.WriteAt(p.run, int64(rest[0].index)*PageSize); err != nil {
 			return err
 		}

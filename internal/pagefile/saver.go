@@ -93,8 +93,38 @@ func (s *Saver) Next(b []byte) (offset uint64, n int, err error) {
 	return offset, n, nil
 }
 
-// Save has s told of what is about to be written, nil nobody. No checkpoint may be under way.
-func (p *Patcher) Save(s *Saver) { p.saver.Store(s) }
+// savers are those that are told of what is about to be written.
+type savers struct {
+	mu  sync.Mutex
+	set map[*Saver]bool
+}
+
+func (v *savers) before(first, end uint32) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for s := range v.set {
+		s.before(first, end)
+	}
+}
+
+// Save has s told of what is about to be written, beside others. No checkpoint may be under way.
+func (p *Patcher) Save(s *Saver) {
+	v := &p.savers
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.set == nil {
+		v.set = make(map[*Saver]bool)
+	}
+	v.set[s] = true
+}
+
+// StopSaving ends that, at any time.
+func (p *Patcher) StopSaving(s *Saver) {
+	v := &p.savers
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.set, s)
+}
 
 // Checked reads a memory file and holds each page against its checksum.
 type Checked struct {
