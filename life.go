@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -136,12 +138,22 @@ func (in *Instance) tellResumed(ctx context.Context) error {
 	return nil
 }
 
-// historyKeeper opens the history of a state and sees to its bases.
+// historyKeeper opens the history of a state and sees to its bases: at the opening, and while the
+// state is open on a goroutine of its own.
 type historyKeeper struct {
 	dir    string
 	on     bool
 	keep   history.Keep
 	writer *history.Writer
+	logger *slog.Logger
+
+	in   *Instance
+	ctx  context.Context // of that goroutine
+	stop context.CancelFunc
+
+	mu   sync.Mutex
+	busy bool
+	work sync.WaitGroup
 }
 
 // configure looks at what is asked for and what the state remembers.
@@ -158,11 +170,13 @@ func (h *historyKeeper) configure(o *engine.Options) (err error) {
 	if o.Mode == Continuous {
 		return errs.As(ErrUnsupported, errors.New("a continuous state has no commits to keep"))
 	}
+	h.logger = o.Logger
 	o.History = func() (engine.History, error) {
 		h.writer, err = history.Open(h.dir, h.keep)
 		if err != nil {
 			return nil, err
 		}
+		h.writer.Flushed = h.flushed
 		return h.writer, nil
 	}
 	return nil
@@ -184,9 +198,52 @@ func (h *historyKeeper) ensureBase(ctx context.Context, in *Instance) (err error
 		err = h.base(ctx, in)
 	}
 	if err == nil {
-		err = h.writer.Prune(in.Dir(), h.keep)
+		err = h.writer.Prune(in.Dir())
 	}
-	return errs.State(in.Dir(), "history", err)
+	if err != nil {
+		return errs.State(in.Dir(), "history", err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.in = in
+	h.ctx, h.stop = context.WithCancel(context.WithoutCancel(ctx))
+	return nil
+}
+
+// flushed is called when a checkpoint has brought records to the history.
+func (h *historyKeeper) flushed() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.in == nil || h.busy || h.ctx.Err() != nil {
+		return
+	}
+	if grown, err := h.writer.Grown(h.dir); err == nil && !grown {
+		return
+	}
+	h.busy = true
+	h.work.Go(func() {
+		err := h.base(h.ctx, h.in)
+		if err == nil {
+			err = h.writer.Prune(h.dir)
+		}
+		if err != nil && h.ctx.Err() == nil {
+			h.logger.Error("no new base of the history", "state", h.dir, "error", err)
+		}
+		h.mu.Lock()
+		h.busy = false
+		h.mu.Unlock()
+	})
+}
+
+// close ends that, before the instance is closed.
+func (h *historyKeeper) close() {
+	h.mu.Lock()
+	begun := h.in != nil
+	if begun {
+		h.stop()
+	}
+	h.mu.Unlock()
+	h.work.Wait()
 }
 
 func (h *historyKeeper) base(ctx context.Context, in *Instance) (err error) {
@@ -211,7 +268,7 @@ func (h *historyKeeper) base(ctx context.Context, in *Instance) (err error) {
 		err = vfs.OS.SyncDir(filepath.Dir(path))
 	}
 	if err == nil {
-		h.writer.Based()
+		err = h.writer.Based(im.State.Seq)
 	}
 	return err
 }

@@ -74,6 +74,7 @@ type Instance struct {
 	clock     *clock.Clock    // nil unless opened with WithClock
 	reading   []byte          // of it, that is being committed
 	receipted *receipts.Table // as of the last commit, nil until it is needed
+	history   *historyKeeper
 }
 
 // Call runs one exported function as one event and commits. The results have the encoding of
@@ -206,6 +207,7 @@ func (in *Instance) Close(ctx context.Context) error {
 	if err := in.refuseNested(ctx); err != nil {
 		return err
 	}
+	in.history.close()
 	return in.store.Close(ctx)
 }
 

@@ -151,7 +151,8 @@ func open(ctx context.Context, dir string, src engine.Source, o *engine.Options)
 			return slices.Clone(in.event.extras.Kept)
 		}
 	}
-	keeper := historyKeeper{dir: filepath.Clean(dir)}
+	keeper := &historyKeeper{dir: filepath.Clean(dir)}
+	in.history = keeper
 	if err := keeper.configure(o); err != nil {
 		return nil, errs.State(keeper.dir, "history", err)
 	}

@@ -191,8 +191,8 @@ func WithClock(d Downtime) Option {
 // WithHistory keeps the commits of the state in its directory, so that any of them can be asked and
 // forked (package archive): "all" of them, those of a time such as "7d" or "36h", or as many as fit
 // into a size such as "10GiB". Given once it is remembered by the state. Events cost a note of some
-// 20 bytes more; the rest is done by checkpoints. What is too old is taken away when the state is
-// opened. Atomic mode only.
+// 20 bytes more (0.27 µs); the rest is done by checkpoints, in the background. What is too old or
+// too much is taken away up to a commit of which there is a snapshot. Atomic mode only.
 func WithHistory(keep string) Option {
 	return func(o *engine.Options) error {
 		if _, err := history.ParseKeep(keep); err != nil {

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,6 +13,7 @@ import (
 	"github.com/mmrun/mmrun"
 	"github.com/mmrun/mmrun/archive"
 	"github.com/mmrun/mmrun/fsck"
+	"github.com/mmrun/mmrun/internal/history"
 	"github.com/mmrun/mmrun/internal/testkit/guests"
 )
 
@@ -212,4 +214,86 @@ func TestHistoryWithoutRoom(t *testing.T) {
 			t.Fatalf("commit %d of %d to %d: %v", seq, first, again+50, err)
 		}
 	}
+}
+
+// The history of a state that stays open gets bases and is pruned, and each commit from the first
+// base on is there.
+func TestHistoryOfAStateThatStaysOpen(t *testing.T) {
+	events, looks := 6000, 60
+	if testing.Short() {
+		events, looks = 4000, 12
+	}
+	rt, root := newRuntime(t), t.TempDir()
+	dir := filepath.Join(root, "s")
+	const most = 512 << 10
+	in := open(t, rt, dir, guests.Load(t, "stores"), mmrun.WithHistory(fmt.Sprint(most)),
+		mmrun.WithWALSize(mmrun.MinWALSize))
+	sums := make(map[uint64][32]byte)
+	first := in.Seq() + 1
+	var bases []uint64
+	for i := 0; i < events || i < 20*events && bases[0] < first; i++ {
+		call(t, in, "random", uint64(i), 40)
+		sums[in.Seq()] = memorySum(t, in)
+		if i%100 == 0 {
+			var err error
+			if bases, err = history.Bases(dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	last := in.Seq()
+	closeInstance(t, in)
+	bases, err := history.Bases(dir)
+	if err != nil || bases[0] < first {
+		t.Fatalf("nothing was taken away: bases %d, %v", bases, err)
+	}
+	size := int64(0)
+	entries, err := os.ReadDir(filepath.Join(dir, "history"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			size += info.Size()
+		}
+	}
+	if size > 4*most {
+		t.Errorf("it has %d bytes, and was to have %d", size, most)
+	}
+	r := rand.New(rand.NewPCG(seed(t), 16))
+	for range looks {
+		seq := first + r.Uint64N(last-first+1)
+		to := filepath.Join(root, fmt.Sprint(seq))
+		err := archive.ForkAt(ctx, dir, seq, to)
+		if seq < bases[0] {
+			if !errors.Is(err, archive.ErrMissing) {
+				t.Fatalf("commit %d, before base %d: %v", seq, bases[0], err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatalf("commit %d, from base %d on: %v", seq, bases[0], err)
+		}
+		f := open(t, rt, to, nil)
+		if got := memorySum(t, f); got != sums[seq] {
+			t.Fatalf("commit %d is another one", seq)
+		}
+		closeInstance(t, f)
+		if err := os.RemoveAll(to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("bases %d of commits %d to %d, %d bytes", bases, first, last, size)
+}
+
+func memorySum(t *testing.T, in *mmrun.Instance) (sum [32]byte) {
+	t.Helper()
+	if err := in.View(ctx, func(tx *mmrun.Tx) error {
+		b, _ := tx.Module().Memory().Read(0, tx.Module().Memory().Size())
+		sum = sha256.Sum256(b)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return sum
 }

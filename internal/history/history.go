@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -149,16 +150,23 @@ func Remember(state string, k Keep) error {
 	return writeFile(filepath.Join(Dir(state), keepName), b)
 }
 
-// Writer adds to a history. It belongs to whoever makes checkpoints.
+// Writer adds to a history. Its methods may be called at the same time; Add and Flush are for
+// whoever makes checkpoints.
 type Writer struct {
-	dir   string
+	dir  string
+	keep Keep
+	// Flushed, if not nil, is called at the end of each Flush, and must not wait. To be set before
+	// the first one.
+	Flushed func()
+
+	mu    sync.Mutex
 	z     *zstd.Encoder
 	file  *os.File
 	size  int64
 	first uint64 // in buf
 	last  uint64 // record that was added; 0: none is known
 	buf   []byte
-	gap   bool // records are missing before those to come: a base is needed
+	gap   uint64 // record before which some are missing: a base is needed; 0: none
 	// broken is why the history has no more room or the like: the state goes on without.
 	broken error
 }
@@ -168,7 +176,7 @@ func Open(state string, k Keep) (*Writer, error) {
 	if err := Remember(state, k); err != nil {
 		return nil, err
 	}
-	w := &Writer{dir: Dir(state)}
+	w := &Writer{dir: Dir(state), keep: k}
 	var err error
 	if w.z, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest),
 		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false)); err != nil {
@@ -202,11 +210,13 @@ func writeFile(path string, b []byte) error {
 
 // Add adds a record behind those before; one that is there already is left out.
 func (w *Writer) Add(r wal.Record) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if r.Seq <= w.last || w.broken != nil {
 		return
 	}
 	if w.last != 0 && r.Seq != w.last+1 {
-		w.gap = true
+		w.gap = r.Seq
 	}
 	if len(w.buf) == 0 {
 		w.first = r.Seq
@@ -221,10 +231,16 @@ func (w *Writer) Add(r wal.Record) {
 // Flush makes durable what was added. An error leaves the history with a gap; the state is not
 // touched by it.
 func (w *Writer) Flush() error {
+	w.mu.Lock()
 	if w.broken == nil {
 		w.broken = w.write()
 	}
-	return w.broken
+	err := w.broken
+	w.mu.Unlock()
+	if err == nil && w.Flushed != nil {
+		w.Flushed()
+	}
+	return err
 }
 
 func (w *Writer) write() error {
@@ -270,14 +286,17 @@ func (w *Writer) write() error {
 
 // Close closes the files.
 func (w *Writer) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.close()
+}
+
+func (w *Writer) close() error {
 	if w.file == nil {
 		return nil
 	}
 	return w.file.Close()
 }
-
-// Broken is why the history does not go on, nil if it does.
-func (w *Writer) Broken() error { return w.broken }
 
 func name(seq uint64, end string) string { return fmt.Sprintf("%0*d%s", nameWidth, seq, end) }
 
@@ -425,17 +444,32 @@ func Records(state string, after uint64, fn func(r wal.Record) (more bool, err e
 	return last, err
 }
 
-// NeedsBase tells whether a base of the commit seq is needed so that it and those that follow can
-// be opened, or worth it: replaying from the newest one would take long.
+// NeedsBase tells whether a base of the commit seq, at which the state is opened, is needed so that
+// those that follow can be opened, or worth it ([Writer.Grown]).
 func (w *Writer) NeedsBase(state string, seq uint64) (bool, error) {
 	bases, err := Bases(state)
-	if err != nil || len(bases) == 0 || w.gap {
+	if err != nil || len(bases) == 0 {
+		return true, err
+	}
+	w.mu.Lock()
+	missing := max(w.last, bases[len(bases)-1]) < seq
+	w.mu.Unlock()
+	if missing {
+		return true, nil
+	}
+	return w.Grown(state)
+}
+
+// Grown tells whether another base is due: records are missing behind the newest one, or replaying
+// from it would take long.
+func (w *Writer) Grown(state string) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	bases, err := Bases(state)
+	if err != nil || len(bases) == 0 || w.gap > 0 {
 		return true, err
 	}
 	newest := bases[len(bases)-1]
-	if max(w.last, newest) < seq {
-		return true, nil // some commits are missing
-	}
 	info, err := os.Stat(BasePath(state, newest))
 	if err != nil {
 		return true, nil
@@ -447,16 +481,32 @@ func (w *Writer) NeedsBase(state string, seq uint64) (bool, error) {
 			behind += i.Size()
 		}
 	}
-	const least = 64 << 20
+	least := int64(64 << 20)
+	if w.keep.Bytes > 0 {
+		least = min(least, w.keep.Bytes/4)
+	}
 	return behind > max(least, 4*info.Size()), err
 }
 
-// Based says that there is a base of a commit now.
-func (w *Writer) Based() { w.gap = false }
+// Based says that there is a base of the commit seq now. The log goes on in another file, so that
+// what comes before can be taken away.
+func (w *Writer) Based(seq uint64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if seq+1 >= w.gap {
+		w.gap = 0
+	}
+	err := w.close()
+	w.file = nil
+	return err
+}
 
 // Prune takes away what is not to be kept: all before the newest base that is old enough, so that
 // whatever is promised can still be opened.
-func (w *Writer) Prune(state string, k Keep) error {
+func (w *Writer) Prune(state string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	k := w.keep
 	bases, err := Bases(state)
 	if err != nil || k.All || len(bases) < 2 {
 		return err
@@ -510,12 +560,18 @@ func (w *Writer) bytesFrom(state string, base uint64) (n int64) {
 }
 
 // Last is the last record that was added, 0 if none is known.
-func (w *Writer) Last() uint64 { return w.last }
+func (w *Writer) Last() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last
+}
 
 // Cut takes away all frames that have records behind a commit: those were lost to the state, and
 // others will have their numbers.
 func (w *Writer) Cut(seq uint64) error {
-	if err := w.Close(); err != nil {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.close(); err != nil {
 		return err
 	}
 	w.file, w.buf = nil, w.buf[:0]
@@ -523,7 +579,7 @@ func (w *Writer) Cut(seq uint64) error {
 	if err != nil {
 		return err
 	}
-	w.last, w.gap = 0, true
+	w.last, w.gap = 0, seq+1
 	for _, n := range logs {
 		path := filepath.Join(w.dir, name(n, logEnd))
 		size := int64(0)

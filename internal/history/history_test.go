@@ -93,7 +93,9 @@ func TestCut(t *testing.T) {
 			t.Fatalf("no base is needed: %v", err)
 		}
 		fakeBase(t, dir, back, 1, 0)
-		w.Based()
+		if err := w.Based(back); err != nil {
+			t.Fatal(err)
+		}
 		for seq := back + 1; seq <= most+5; seq++ {
 			w.Add(record(t, seq, "second"))
 		}
@@ -146,7 +148,7 @@ func TestPrune(t *testing.T) {
 				}
 				w = opened(t, dir, keep)
 			}
-			if err := w.Prune(dir, keep); err != nil {
+			if err := w.Prune(dir); err != nil {
 				t.Fatal(err)
 			}
 			bases, err := Bases(dir)
