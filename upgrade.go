@@ -334,13 +334,34 @@ func settleUpgrade(dir string) error {
 		}
 		// Back and forth between two modules: one that was made and not put in place says that it
 		// comes from the state as it is.
-		module, err := StateModule(dir)
-		if err != nil {
-			return false, err
-		}
-		from, first, _, ok, err := originOf(next)
-		return err == nil && !(ok && from == module && first > now), err
+		made, err := madeOf(next, dir, now)
+		return err == nil && !made, err
 	})
+}
+
+// madeOf tells whether the state in dir is one that an upgrade has made of the one in old, which is
+// at a commit.
+func madeOf(dir, old string, at uint64) (bool, error) {
+	module, err := StateModule(old)
+	if err != nil {
+		return false, err
+	}
+	from, first, _, ok, err := originOf(dir)
+	return ok && from == module && first > at, err
+}
+
+// undone tells whether the state in dir is the old one again, beside the new one: an undo was
+// killed.
+func undone(dir string) (bool, error) {
+	previous := upgrade.Previous(dir)
+	v, err := engine.Read(vfs.OS, previous, nil)
+	if err != nil {
+		return false, err
+	}
+	if isNew, err := madeOf(dir, previous, v.State.Seq); err != nil || isNew {
+		return false, err
+	}
+	return madeOf(previous, dir, 0)
 }
 
 // UndoUpgrade goes back to the state before the last upgrade, and its module. If commits were made
@@ -363,6 +384,9 @@ func UndoUpgrade(dir string, discardCommits bool) (seq uint64, err error) {
 	_, first, now, ok, err := originOf(dir)
 	if err != nil && !discardCommits {
 		return 0, err
+	}
+	if is, err := undone(dir); err == nil && is {
+		return now, upgrade.Discard(upgrade.Previous(dir))
 	}
 	if ok && now > first && !discardCommits {
 		return 0, errs.State(dir, "",

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -177,6 +178,63 @@ func TestUpgradeKeepingMemory(t *testing.T) {
 		names, err := os.ReadDir(filepath.Dir(dir))
 		if err != nil || len(names) != 1 {
 			t.Errorf("%v, %v", names, err)
+		}
+	}
+}
+
+// An undo that was killed between its two steps is ended by the next one, whatever was committed
+// meanwhile, also where two modules have followed each other before.
+func TestUndoneTwice(t *testing.T) {
+	for _, before := range []int{0, 1, 2} { // upgrades before, there and back
+		for _, commits := range []int{0, 5} {
+			rt, dir := newRuntime(t), filepath.Join(t.TempDir(), "s")
+			in := open(t, rt, dir, guests.Load(t, "counter"))
+			call(t, in, "inc")
+			closeInstance(t, in)
+			wasm := guests.Load(t, "counter")
+			builds := [][]byte{wasm, append(bytes.Clone(wasm), 0, 5, 4, 'n', 'e', 'x', 't')}
+			up := func(n int) {
+				t.Helper()
+				o := mmrun.UpgradeOptions{KeepMemory: true}
+				if _, err := mmrun.Upgrade(ctx, rt, dir, builds[n%2], o); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for n := range before {
+				up(n + 1)
+				if err := mmrun.PruneUpgrade(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			old, err := mmrun.StateModule(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			up(before + 1)
+			// The first step of an undo.
+			for _, r := range [][2]string{{dir, dir + ".x"}, {dir + ".previous", dir},
+				{dir + ".x", dir + ".previous"}} {
+				if err := os.Rename(r[0], r[1]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			in = open(t, rt, dir, nil)
+			for range commits {
+				call(t, in, "inc")
+			}
+			seq := in.Seq()
+			closeInstance(t, in)
+			got, err := mmrun.UndoUpgrade(dir, false)
+			if err != nil || got != seq {
+				t.Fatalf("%d before, %d commits: at %d, want %d, %v", before, commits, got, seq,
+					err)
+			}
+			if is, err := mmrun.StateModule(dir); err != nil || is != old {
+				t.Fatalf("%d before, %d commits: the new module is back: %v", before, commits, err)
+			}
+			if _, err := os.Stat(dir + ".previous"); !errors.Is(err, os.ErrNotExist) {
+				t.Error(err)
+			}
 		}
 	}
 }
