@@ -184,7 +184,8 @@ func (l *lives) upgrades(within time.Duration) {
 			l.whole(l.state, fmt.Sprint(step.args))
 		}
 		if !step.done() {
-			l.must(step.args...)
+			// An upgrade that was all but done is ended first, and then refused: it is there.
+			_ = command(l.t, step.args...).Run()
 		}
 		if !step.done() {
 			l.t.Fatalf("mmrun %q: not done", step.args)
