@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -252,21 +250,10 @@ func (h *historyKeeper) base(ctx context.Context, in *Instance) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, im.Close()) }()
-	path := history.BasePath(in.Dir(), im.State.Seq)
-	f, err := os.OpenFile(path+".tmp", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = snapshot.Write(f, im, time.Now(), nil)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(path+".tmp", path)
-	}
-	if err == nil {
-		err = vfs.OS.SyncDir(filepath.Dir(path))
-	}
+	err = history.WriteBase(in.Dir(), func(w io.Writer) (uint64, error) {
+		_, err := snapshot.Write(w, im, time.Now(), nil)
+		return im.State.Seq, err
+	})
 	if err == nil {
 		err = h.writer.Based(im.State.Seq)
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/mmrun/mmrun/internal/history"
 	"github.com/mmrun/mmrun/internal/snapshot"
 	"github.com/mmrun/mmrun/internal/statedir"
-	"github.com/mmrun/mmrun/vfs"
 	"github.com/mmrun/mmrun/wal"
 )
 
@@ -151,28 +150,17 @@ func (b *backup) base() error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	tmp, err := os.CreateTemp(history.Dir(b.to), "base-*.tmp")
+	var seq uint64
+	err = history.WriteBase(b.to, func(w io.Writer) (uint64, error) {
+		if seq, err = b.writeBase(w, bases); err == nil && seq < b.last {
+			err = fmt.Errorf("it is of another course of the state: it has commit %d, the state "+
+				"is "+
+				"at %d (an upgrade was undone, or a repair has gone back): begin another directory",
+				b.last, seq)
+		}
+		return seq, err
+	})
 	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	seq, err := b.writeBase(tmp, bases)
-	if err == nil && seq < b.last {
-		err = fmt.Errorf("it is of another course of the state: it has commit %d, the state is "+
-			"at %d "+
-			"(an upgrade was undone, or a repair has gone back): begin another directory", b.last,
-			seq)
-	}
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), history.BasePath(b.to, seq)); err != nil {
-		return err
-	}
-	if err := vfs.OS.SyncDir(history.Dir(b.to)); err != nil {
 		return err
 	}
 	b.report.Base, b.last, b.record = seq, seq, nil
@@ -239,7 +227,6 @@ func isState(dir string) bool {
 // its number.
 func (a Archiver) RestoreBackup(ctx context.Context, from string, seq uint64, to string) (
 	uint64, error) {
-	a = a.orDefault()
 	if seq == 0 {
 		b := backup{ctx: ctx, to: filepath.Clean(from)}
 		if err := b.shipped(); err != nil {
@@ -247,8 +234,5 @@ func (a Archiver) RestoreBackup(ctx context.Context, from string, seq uint64, to
 		}
 		seq = b.last
 	}
-	return seq, a.at(ctx, from, seq, func(im *engine.Image) error {
-		im.Derive(engine.Restored)
-		return engine.Build(a.FS, filepath.Clean(to), a.Boot, im, a.Progress)
-	})
+	return seq, a.at(ctx, from, seq, to, func(im *engine.Image) { im.Derive(engine.Restored) })
 }

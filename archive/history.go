@@ -131,25 +131,19 @@ func ForkAt(ctx context.Context, dir string, seq uint64, to string) error {
 
 // ForkAt is the function of that name.
 func (a Archiver) ForkAt(ctx context.Context, dir string, seq uint64, to string) error {
-	return a.at(ctx, dir, seq, func(im *engine.Image) error {
-		im.Derive(engine.Forked)
-		return engine.Build(a.orDefault().FS, filepath.Clean(to), a.orDefault().Boot, im,
-			a.Progress)
-	})
+	return a.at(ctx, dir, seq, to, func(im *engine.Image) { im.Derive(engine.Forked) })
 }
 
 // CheckOut is ForkAt for who wants to look at a commit as it was: the state made is that of the
 // commit, and its guest is told nothing.
 func (a Archiver) CheckOut(ctx context.Context, dir string, seq uint64, to string) error {
-	return a.at(ctx, dir, seq, func(im *engine.Image) error {
-		return engine.Build(a.orDefault().FS, filepath.Clean(to), a.orDefault().Boot, im,
-			a.Progress)
-	})
+	return a.at(ctx, dir, seq, to, func(*engine.Image) {})
 }
 
-// at opens a commit.
-func (a Archiver) at(ctx context.Context, dir string, seq uint64, fn func(im *engine.Image) error) (
-	err error) {
+// at makes a state in to of a commit, which derive may change before.
+func (a Archiver) at(ctx context.Context, dir string, seq uint64, to string,
+	derive func(im *engine.Image)) (err error) {
+	a = a.orDefault()
 	dir = filepath.Clean(dir)
 	bases, err := history.Bases(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -209,7 +203,8 @@ func (a Archiver) at(ctx context.Context, dir string, seq uint64, fn func(im *en
 			ErrMissing, out.State.Seq))
 	}
 	out.StopWith(ctx)
-	return fn(out)
+	derive(out)
+	return engine.Build(a.FS, filepath.Clean(to), a.Boot, out, a.Progress)
 }
 
 // rest applies what is in the log alone.

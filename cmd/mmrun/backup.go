@@ -22,10 +22,7 @@ func (a *app) backupCommand() *cobra.Command {
 		Long: backupHelp, Example: "  mmrun backup counter.state /mnt/elsewhere/counter.backup",
 		Args: cobra.ExactArgs(2), ValidArgsFunction: completeTarget,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.target(args[0])
-			if err == nil {
-				err = t.existing()
-			}
+			t, err := a.existing(args[0])
 			if err != nil {
 				return err
 			}

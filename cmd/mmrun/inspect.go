@@ -29,11 +29,8 @@ func (a *app) inspectCommand() *cobra.Command {
 		Args:              exactTarget,
 		ValidArgsFunction: completeTarget,
 		RunE: func(_ *cobra.Command, args []string) error {
-			t, err := a.target(args[0])
+			t, err := a.existing(args[0])
 			if err != nil {
-				return err
-			}
-			if err := t.existing(); err != nil {
 				return err
 			}
 			r, err := fsck.Inspect(t.state)

@@ -46,10 +46,7 @@ func (a *app) snapshotCommand() *cobra.Command {
 		Example: "  mmrun snapshot counter.state -o counter.snapshot",
 		Args:    exactTarget, ValidArgsFunction: completeTarget,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.target(args[0])
-			if err == nil {
-				err = t.existing()
-			}
+			t, err := a.existing(args[0])
 			if err != nil {
 				return err
 			}
@@ -204,10 +201,7 @@ func (a *app) forkCommand() *cobra.Command {
 		Example: "  mmrun fork counter.state experiment.state",
 		Args:    cobra.ExactArgs(2), ValidArgsFunction: completeTarget,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.target(args[0])
-			if err == nil {
-				err = t.existing()
-			}
+			t, err := a.existing(args[0])
 			if err != nil {
 				return err
 			}
@@ -327,10 +321,7 @@ func (a *app) compactCommand() *cobra.Command {
 			"system", Long: compactHelp,
 		Args: exactTarget, ValidArgsFunction: completeTarget,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.target(args[0])
-			if err == nil {
-				err = t.existing()
-			}
+			t, err := a.existing(args[0])
 			if err != nil {
 				return err
 			}

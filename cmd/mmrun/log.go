@@ -27,10 +27,7 @@ func (a *app) logCommand() *cobra.Command {
 		Use: "log TARGET", Short: "List the commits of a state", Long: logHelp,
 		Args: exactTarget, ValidArgsFunction: completeTarget,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.target(args[0])
-			if err == nil {
-				err = t.existing()
-			}
+			t, err := a.existing(args[0])
 			if err != nil {
 				return err
 			}
@@ -129,10 +126,7 @@ func (a *app) commitOf(ctx context.Context, text string) (dir, called string, do
 			name, at = text[:i], text[i+1:]
 		}
 	}
-	t, err := a.target(name)
-	if err == nil {
-		err = t.existing()
-	}
+	t, err := a.existing(name)
 	if err != nil || at == "" {
 		return t.state, t.state, func() error { return nil }, err
 	}

@@ -94,6 +94,15 @@ func (t target) path() string {
 	return filepath.Join(t.state, "module.wasm")
 }
 
+// existing is target for a state that must be there.
+func (a *app) existing(arg string) (target, error) {
+	t, err := a.target(arg)
+	if err == nil {
+		err = t.existing()
+	}
+	return t, err
+}
+
 // existing is an error if there is no state yet.
 func (t target) existing() error {
 	exists, err := fsck.Exists(t.state)

@@ -34,10 +34,7 @@ func (a *app) upgradeCommand() *cobra.Command {
   mmrun upgrade counter.state --undo`,
 		Args: cobra.RangeArgs(1, 2), ValidArgsFunction: completeTarget,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.target(args[0])
-			if err == nil {
-				err = t.existing()
-			}
+			t, err := a.existing(args[0])
 			if err != nil {
 				return err
 			}

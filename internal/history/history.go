@@ -323,6 +323,27 @@ func list(dir, end string) ([]uint64, error) {
 	return numbers, nil
 }
 
+// WriteBase has a base written, which gets its name when it is whole and durable. write tells of
+// which commit it is.
+func WriteBase(state string, write func(w io.Writer) (seq uint64, err error)) error {
+	f, err := os.CreateTemp(Dir(state), "base-*.tmp")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // if it has not got its name
+	seq, err := write(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), BasePath(state, seq))
+	}
+	if err != nil {
+		return err
+	}
+	return vfs.OS.SyncDir(Dir(state))
+}
+
 // Bases are the commits of which there is a base, ascending.
 func Bases(state string) ([]uint64, error) { return list(Dir(state), baseEnd) }
 
