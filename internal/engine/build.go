@@ -33,10 +33,12 @@ func Build(fsys vfs.FS, dir string, boot [16]byte, im *Image,
 	if exists {
 		return errs.State(dir, "", fmt.Errorf("there is a state already: %w", os.ErrExist))
 	}
-	if err := checkImage(im); err != nil {
+	info, err := checkImage(im)
+	if err != nil {
 		return errs.State(dir, "", err)
 	}
-	b := &build{fsys: fsys, dir: dir, boot: boot, im: im, progress: progress}
+	b := &build{fsys: fsys, dir: dir, boot: boot, im: im, hasMemory: info.Memory != nil,
+		progress: progress}
 	lock, err := statedir.Create(fsys, dir, boot, b.fill)
 	if err != nil {
 		return err
@@ -45,21 +47,22 @@ func Build(fsys vfs.FS, dir string, boot [16]byte, im *Image,
 }
 
 // checkImage refuses what Open would refuse: an image may come from anywhere.
-func checkImage(im *Image) error {
+func checkImage(im *Image) (rewriter.Info, error) {
 	_, info, err := rewriter.Rewrite(im.Module, rewriter.Options{})
 	if err != nil {
-		return fmt.Errorf("module: %w", err)
+		return info, fmt.Errorf("module: %w", err)
 	}
-	return guest.CheckShape(&info, im.State)
+	return info, guest.CheckShape(&info, im.State)
 }
 
 type build struct {
-	fsys     vfs.FS
-	dir      string
-	boot     [16]byte
-	im       *Image
-	progress func(done, total uint64)
-	files    closers
+	fsys      vfs.FS
+	dir       string
+	boot      [16]byte
+	im        *Image
+	hasMemory bool
+	progress  func(done, total uint64)
+	files     closers
 }
 
 func (b *build) open(fsys vfs.FS, name string) (vfs.File, error) {
@@ -104,11 +107,7 @@ func (b *build) fill(fsys vfs.FS) (err error) {
 }
 
 func (b *build) memory(fsys vfs.FS, state *globalsfile.State) error {
-	_, info, err := rewriter.Rewrite(b.im.Module, rewriter.Options{})
-	if err != nil {
-		return err
-	}
-	if info.Memory == nil { // it is read to its end all the same: that is where it is checked
+	if !b.hasMemory { // it is read to its end all the same: that is where it is checked
 		return b.im.Pages(func(uint64, []byte) error {
 			return errors.New("there are bytes of a memory, which the module does not have")
 		})
